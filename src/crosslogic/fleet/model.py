@@ -1,0 +1,60 @@
+"""The node record (architecture document §21.1) and what the gateway needs to know of a node."""
+
+from datetime import datetime
+from enum import StrEnum
+
+import msgspec
+
+from crosslogic.kernel.ids import NodeId, OrgId
+
+
+class NodeStatus(StrEnum):
+    STARTING = "starting"  # known, not yet seen healthy
+    ACTIVE = "active"
+    DRAINING = "draining"  # takes nothing new, finishes what runs
+    DEAD = "dead"
+
+
+class BackendKind(StrEnum):
+    VLLM = "vllm"
+    SGLANG = "sglang"
+    OLLAMA = "ollama"
+    LLAMACPP = "llamacpp"
+    OPENAI = "openai"  # any other OpenAI-compatible server
+
+
+class NodeLoad(msgspec.Struct, frozen=True):
+    """What a heartbeat says of the node's present work."""
+
+    requests_running: int = 0
+    requests_waiting: int = 0
+    tokens_in_flight: int | None = None
+    kv_cache_used_ratio: float | None = None
+    tokens_per_second: float | None = None
+
+
+class Node(msgspec.Struct, frozen=True):
+    """Architecture document §21.1, with the documents' field names."""
+
+    id: NodeId
+    endpoint_url: str
+    models: tuple[str, ...]  # the document's `model_list`
+    status: NodeStatus
+    created_at: datetime
+    backend: BackendKind = BackendKind.OPENAI
+    region: str = "local"
+    cloud: str = "local"
+    spot: bool = False
+    gpu_type: str | None = None
+    gpu_count: int = 1
+    vram_total_mb: int | None = None
+    vram_free_mb: int | None = None
+    throughput_tokens_per_s: float | None = None
+    spot_price_usd_per_hour: float | None = None
+    tailnet_ip: str | None = None
+    org_id: OrgId | None = None  # owned by one org and serves only it; None: shared
+    health_score: float = 1.0  # 0..1
+    api_key: str | None = None  # what the node itself asks for; never leaves the process
+    static: bool = False  # from the configuration: probed by us instead of sending heartbeats
+    load: NodeLoad = NodeLoad()
+    last_heartbeat_at: datetime | None = None

@@ -1,0 +1,40 @@
+"""Prefixed, time-sortable identifiers, one type for each kind of thing.
+
+Invariant: ids made later sort later (to the millisecond), and two processes never make the same one.
+"""
+
+import os
+import time
+from typing import NewType
+
+OrgId = NewType("OrgId", str)
+EnvId = NewType("EnvId", str)
+UserId = NewType("UserId", str)
+KeyId = NewType("KeyId", str)
+NodeId = NewType("NodeId", str)
+RequestId = NewType("RequestId", str)
+
+
+def new_id(prefix: str) -> str:
+    """`prefix_` + 12 hex digits of milliseconds since 1970 + 20 random hex digits."""
+    return f"{prefix}_{time.time_ns() // 1_000_000:012x}{os.urandom(10).hex()}"
+
+
+def new_org_id() -> OrgId:
+    return OrgId(new_id("org"))
+
+
+def new_env_id() -> EnvId:
+    return EnvId(new_id("env"))
+
+
+def new_key_id() -> KeyId:
+    return KeyId(new_id("key"))
+
+
+def new_node_id() -> NodeId:
+    return NodeId(new_id("node"))
+
+
+def new_request_id() -> RequestId:
+    return RequestId(new_id("req"))
