@@ -1,13 +1,13 @@
 """The error tree of the product. It knows no HTTP: `gateway/errors.py` and `api/errors.py` map it once.
 
-    CrossLogicError
-    ├── ConfigurationError   a setting is wrong; the message says what to do (command line: exit code 2)
-    ├── Conflict             the change contradicts what is stored
-    ├── NotFound             unknown, or another tenant's: the two are never told apart
-    ├── Unauthenticated      no valid key
-    ├── Forbidden            a valid key that may not do this
-    ├── InvalidRequest       the caller's input is wrong
-    └── Unavailable          a dependency does not answer; trying again later may help
+CrossLogicError
+├── ConfigurationError   a setting is wrong; the message says what to do (command line: exit code 2)
+├── Conflict             the change contradicts what is stored
+├── NotFound             unknown, or another tenant's: the two are never told apart
+├── Unauthenticated      no valid key
+├── Forbidden            a valid key that may not do this
+├── InvalidRequest       the caller's input is wrong
+└── Unavailable          a dependency does not answer; trying again later may help
 """
 
 
