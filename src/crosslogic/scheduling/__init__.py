@@ -1,0 +1,1 @@
+"""Which node serves a request: filter (pool) → score and pick (strategies), over counters kept at this gateway."""

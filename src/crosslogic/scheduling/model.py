@@ -1,0 +1,180 @@
+"""Values of scheduling: what a request asks for, what a node offers, and the ledger of work in flight.
+
+Invariant: the counters of a `Ledger` are never negative, and are zero when nothing dispatched is unfinished.
+Work is measured in *seconds of load*: tokens in flight over tokens per second (architecture document §26.3),
+so that nodes of different speed compare.
+"""
+
+from enum import StrEnum
+from typing import Protocol
+
+import msgspec
+
+from crosslogic.fleet.model import Node, NodeLoad, NodeStatus
+from crosslogic.kernel.ids import NodeId, OrgId
+
+DEFAULT_TOKENS_PER_S = 1000.0
+"""Capacity of one GPU of which nothing is known; only its ratio to other nodes matters."""
+
+_DEFAULT_TOKENS_PER_REQUEST = 512.0
+_REPORT_WEIGHT = 0.25
+_LATENCY_WEIGHT = 0.2
+
+
+class Rng(Protocol):
+    """The one source of chance; `random.Random` fits."""
+
+    def random(self) -> float:
+        """Uniform in [0, 1)."""
+        ...
+
+
+class Ask(msgspec.Struct, frozen=True):
+    """What a request wants of a node."""
+
+    model: str
+    org_id: OrgId
+    region: str | None = None  # preferred; None: anywhere
+    tokens: int = 0  # estimate of the prompt + maximum of output
+    prefix_hash: int | None = None  # of the part of the prompt that other requests share
+    excluded: tuple[NodeId, ...] = ()  # tried before for this request
+    region_strict: bool = False  # data residency: rather refuse than leave `region`
+    reserved: bool = False  # paid-for capacity: not held back by the ceiling of requests on a node
+
+
+class NoNodeReason(StrEnum):
+    UNKNOWN_MODEL = "unknown_model"  # this org can see no node with it
+    NO_CAPACITY = "no_capacity"  # all that could serve are full
+    NO_HEALTHY_NODE = "no_healthy_node"  # nodes have it, none may be used now
+
+
+class NoNode(msgspec.Struct, frozen=True):
+    """The refusal of a pick; a value, not an error."""
+
+    reason: NoNodeReason
+
+
+class ModelListing(msgspec.Struct, frozen=True):
+    """A model as tenants see it: no node names."""
+
+    name: str
+    created_s: int  # seconds since 1970: since when the oldest node that has it is known
+    own: bool  # only the org's own nodes serve it
+
+
+class Ledger:
+    """Work in flight on one node, shared by the candidates of all models that the node serves.
+
+    What this gateway dispatched is counted exactly. What other gateways dispatched is learned from heartbeats:
+    the slowly averaged, signed difference between what the node reports and what was counted here. Signed and
+    averaged, because a report is seconds old: for a lone gateway the differences cancel to nothing, where
+    trusting each report would count its own finished work once more and send everybody to the same node
+    (the herding of reference/gateway.md, pain 22).
+    """
+
+    __slots__ = ("_elsewhere", "load_s", "requests", "seconds_per_token", "tokens", "tokens_per_request")
+
+    def __init__(self, capacity_tokens_per_s: float) -> None:
+        self.requests = 0
+        self.tokens = 0
+        self.tokens_per_request = _DEFAULT_TOKENS_PER_REQUEST
+        self._elsewhere = 0.0
+        self.seconds_per_token = 1.0 / capacity_tokens_per_s
+        self.load_s = 0.0
+
+    @property
+    def elsewhere_tokens(self) -> float:
+        """Tokens in flight that other gateways sent, as estimated from heartbeats."""
+        return max(0.0, self._elsewhere)
+
+    def add(self, tokens: int) -> None:
+        self.requests += 1
+        self.tokens += tokens
+        self._weigh()
+
+    def remove(self, tokens: int) -> None:
+        """Give back what `add` took; giving back more than is there leaves zero."""
+        self.requests = self.requests - 1 if self.requests > 0 else 0
+        self.tokens = self.tokens - tokens if self.tokens > tokens else 0
+        self.tokens_per_request += 0.05 * (tokens - self.tokens_per_request)
+        self._weigh()
+
+    def report(self, load: NodeLoad) -> None:
+        """Take in a heartbeat."""
+        reported: float
+        if load.tokens_in_flight is not None:
+            reported = load.tokens_in_flight
+        else:
+            reported = (load.requests_running + load.requests_waiting) * self.tokens_per_request
+        self._elsewhere += _REPORT_WEIGHT * (reported - self.tokens - self._elsewhere)
+        self._weigh()
+
+    def resize(self, capacity_tokens_per_s: float) -> None:
+        self.seconds_per_token = 1.0 / capacity_tokens_per_s
+        self._weigh()
+
+    def _weigh(self) -> None:
+        elsewhere = self._elsewhere
+        self.load_s = (self.tokens + elsewhere if elsewhere > 0.0 else self.tokens) * self.seconds_per_token
+
+
+class Candidate:
+    """One model on one node, with what this gateway has learned of the pair."""
+
+    __slots__ = (
+        "cooldown_s",
+        "cooling_until_s",
+        "failures",
+        "latency_ewma_ms",
+        "ledger",
+        "model",
+        "node",
+        "node_id",
+        "seed",
+    )
+
+    def __init__(self, node: Node, model: str, ledger: Ledger, seed: int) -> None:
+        self.node = node
+        self.node_id: NodeId = node.id
+        self.model = model
+        self.ledger = ledger
+        self.seed = seed  # 64 bits of the node's id: its place for consistent hashing
+        self.latency_ewma_ms: float | None = None  # to the first token
+        self.failures = 0  # in a row
+        self.cooldown_s = 0.0  # the last one given; doubles while failures go on
+        self.cooling_until_s: float | None = None
+
+    @property
+    def in_flight_requests(self) -> int:
+        return self.ledger.requests
+
+    @property
+    def in_flight_tokens(self) -> int:
+        return self.ledger.tokens
+
+    @property
+    def health_score(self) -> float:
+        return self.node.health_score
+
+    @property
+    def price_usd_per_hour(self) -> float | None:
+        return self.node.spot_price_usd_per_hour
+
+    def observe_first_token(self, latency_ms: float) -> None:
+        """Fold one measured time to the first token into the moving average."""
+        known = self.latency_ewma_ms
+        self.latency_ewma_ms = latency_ms if known is None else known + _LATENCY_WEIGHT * (latency_ms - known)
+
+    def __repr__(self) -> str:
+        return f"Candidate({self.node_id} {self.model!r} load={self.ledger.load_s:.3f}s)"
+
+
+def capacity_tokens_per_s(node: Node) -> float:
+    """The measured throughput of the node, else a default for each of its GPUs."""
+    if node.throughput_tokens_per_s is not None and node.throughput_tokens_per_s > 0:
+        return node.throughput_tokens_per_s
+    return DEFAULT_TOKENS_PER_S * max(1, node.gpu_count)
+
+
+def takes_requests(node: Node) -> bool:
+    return node.status is NodeStatus.ACTIVE
