@@ -1,0 +1,121 @@
+"""Engines for the two databases, from the URLs that users write.
+
+Invariant: whoever opens a transaction with `engine.begin()` may write without a deadlock or a lost update:
+on SQLite it takes the write lock at once (BEGIN IMMEDIATE), for a transaction that first reads and then
+writes would otherwise fail at once, whatever the busy timeout. Pure readers use `reading(engine)`.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import URL, Connection, event, make_url
+from sqlalchemy.exc import ArgumentError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from crosslogic.kernel.errors import ConfigurationError
+
+CONNECT_TIMEOUT_S = 5
+STATEMENT_TIMEOUT_S = 30
+BUSY_TIMEOUT_MS = 5_000
+_BEGIN = "crosslogic_sqlite_begin"
+
+
+def create_engine(url: str, *, pool_size: int = 5) -> AsyncEngine:
+    """An engine for `postgresql://…` or `sqlite:///path`; it connects on first use.
+
+    Raises ConfigurationError for any other URL. The password never appears in its message.
+    """
+    parsed = _parse(url)
+    if parsed.get_backend_name() == "sqlite":
+        return _sqlite_engine(parsed, pool_size)
+    return _postgresql_engine(parsed, pool_size)
+
+
+@asynccontextmanager
+async def reading(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """A connection for reads only, in one snapshot on SQLite; it never waits for a writer there."""
+    async with engine.connect() as conn:
+        yield await conn.execution_options(**{_BEGIN: "BEGIN DEFERRED"})
+
+
+def _parse(url: str) -> URL:
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        raise ConfigurationError(
+            "the database URL cannot be read; write postgresql://user:password@host:5432/name or sqlite:///path"
+        ) from None
+    if parsed.drivername in ("postgresql", "postgres", "postgresql+asyncpg"):
+        return parsed.set(drivername="postgresql+asyncpg")
+    if parsed.drivername in ("sqlite", "sqlite+aiosqlite"):
+        if not parsed.database or parsed.database == ":memory:":
+            raise ConfigurationError(
+                "an SQLite database needs a file, since several connections share it; write sqlite:///path"
+            )
+        return parsed.set(drivername="sqlite+aiosqlite")
+    raise ConfigurationError(
+        f"the database {parsed.drivername!r} is not supported; write postgresql://… or sqlite:///path"
+    )
+
+
+def _postgresql_engine(url: URL, pool_size: int) -> AsyncEngine:
+    connect_args: dict[str, Any] = {"timeout": CONNECT_TIMEOUT_S, "command_timeout": STATEMENT_TIMEOUT_S}
+    sslmode = url.query.get("sslmode")
+    if sslmode is not None:  # libpq's name, which users paste; asyncpg calls it ssl
+        url = url.difference_update_query(["sslmode"])
+        connect_args["ssl"] = sslmode
+    return create_async_engine(
+        url,
+        pool_size=pool_size,
+        max_overflow=pool_size,
+        pool_timeout=CONNECT_TIMEOUT_S,
+        pool_pre_ping=True,  # PostgreSQL may be restarted at any time
+        connect_args=connect_args,
+    )
+
+
+def _sqlite_engine(url: URL, pool_size: int) -> AsyncEngine:
+    assert url.database is not None
+    parent = Path(url.database).absolute().parent
+    if not parent.is_dir():
+        raise ConfigurationError(f"the directory {parent} of the SQLite database does not exist; create it")
+    engine = create_async_engine(url, pool_size=pool_size, max_overflow=pool_size, pool_timeout=CONNECT_TIMEOUT_S)
+    event.listen(engine.sync_engine, "connect", _prepare_sqlite)
+    event.listen(engine.sync_engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _prepare_sqlite(dbapi_connection: Any, _record: Any) -> None:
+    # The driver must not open transactions by itself: _begin_sqlite says how they open.
+    dbapi_connection.isolation_level = None
+    cursor = dbapi_connection.cursor()
+    cursor.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+    cursor.execute("PRAGMA journal_mode = WAL")
+    # NORMAL may lose the last commits when the power fails. The usage journal lets go of what the database
+    # has committed, so a commit has to be on the disk; writes are few and batched, the fsync costs little.
+    cursor.execute("PRAGMA synchronous = FULL")
+    cursor.execute("PRAGMA foreign_keys = ON")
+    # Without it INSERT OR REPLACE deletes a ledger row without asking the trigger that guards it.
+    cursor.execute("PRAGMA recursive_triggers = ON")
+    cursor.close()
+    dbapi_connection.run_async(lambda conn: conn._execute(conn._conn.create_aggregate, "exact_sum", 1, _ExactSum))
+
+
+def _begin_sqlite(conn: Connection) -> None:
+    conn.exec_driver_sql(conn.get_execution_options().get(_BEGIN, "BEGIN IMMEDIATE"))
+
+
+class _ExactSum:
+    """`store.types.exact_sum` for SQLite: Python integers have no end."""
+
+    def __init__(self) -> None:
+        self._total: int | None = None
+
+    def step(self, value: str | int | None) -> None:
+        if value is not None:
+            self._total = (self._total or 0) + int(value)
+
+    def finalize(self) -> str | None:
+        return None if self._total is None else str(self._total)

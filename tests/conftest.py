@@ -1,0 +1,123 @@
+"""Fixtures that every test may use: real databases and Redis, each test with its own, none with leftovers.
+
+postgres_url    a new database of this session on a real PostgreSQL, empty
+redis_url       a real Redis at a database number that this session has to itself; use `redis_prefix` for keys
+database_url    parametrised: SQLite file, then PostgreSQL; migrated, new for each test
+engine          an engine on `database_url`
+sqlite_url, postgres_database_url
+                the two of them alone, migrated, new for each test
+"""
+
+import asyncio
+import secrets
+import shutil
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+import asyncpg
+import pytest
+import pytest_asyncio
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from crosslogic.store import migrate
+from crosslogic.store.engine import create_engine
+from tests.servers import postgres_server, redis_server
+
+
+def _named(url: str, database: str) -> str:
+    return urlunsplit(urlsplit(url)._replace(path=f"/{database}"))
+
+
+async def _execute(url: str, statement: str) -> None:
+    conn = await asyncpg.connect(url, timeout=10)
+    try:
+        await conn.execute(statement)
+    finally:
+        await conn.close()
+
+
+async def _migrate(url: str) -> None:
+    engine = create_engine(url)
+    try:
+        await migrate.upgrade(engine)
+    finally:
+        await engine.dispose()
+
+
+def _scratch(server: str, template: str | None = None) -> Iterator[str]:
+    name = f"crosslogic_test_{secrets.token_hex(6)}"
+    like = f' TEMPLATE "{template}"' if template else ""
+    asyncio.run(_execute(server, f'CREATE DATABASE "{name}"{like}'))
+    try:
+        yield _named(server, name)
+    finally:
+        asyncio.run(_execute(server, f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)'))
+
+
+@pytest.fixture(scope="session")
+def _postgres() -> Iterator[str]:
+    with postgres_server() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def postgres_url(_postgres: str) -> Iterator[str]:
+    """An empty database that exists for this session only."""
+    yield from _scratch(_postgres)
+
+
+@pytest.fixture(scope="session")
+def _postgres_template(_postgres: str) -> Iterator[str]:
+    """Name of a migrated database that new ones are copied from, which takes a fraction of migrating."""
+    for url in _scratch(_postgres):
+        asyncio.run(_migrate(url))
+        yield urlsplit(url).path[1:]
+
+
+@pytest.fixture(scope="session")
+def _sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("sqlite") / "template.db"
+    asyncio.run(_migrate(f"sqlite:///{path}"))
+    return path
+
+
+@pytest.fixture
+def sqlite_url(_sqlite_template: Path, tmp_path: Path) -> str:
+    """A migrated SQLite file of this test alone."""
+    path = tmp_path / "crosslogic.db"
+    shutil.copy(_sqlite_template, path)
+    return f"sqlite:///{path}"
+
+
+@pytest.fixture
+def postgres_database_url(_postgres: str, _postgres_template: str) -> Iterator[str]:
+    """A migrated PostgreSQL database of this test alone."""
+    yield from _scratch(_postgres, _postgres_template)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest) -> str:
+    """A migrated database of this test alone, once on each of the two databases."""
+    fixture = "sqlite_url" if request.param == "sqlite" else "postgres_database_url"
+    return str(request.getfixturevalue(fixture))
+
+
+@pytest_asyncio.fixture
+async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
+    engine = create_engine(database_url)
+    yield engine
+    await engine.dispose()
+
+
+@pytest.fixture(scope="session")
+def redis_url() -> Iterator[str]:
+    """A real Redis. Other programs may use it too: name keys by `redis_prefix`, and never flush."""
+    with redis_server() as url:
+        yield url
+
+
+@pytest.fixture
+def redis_prefix() -> str:
+    """What this test's keys begin with."""
+    return f"test:{secrets.token_hex(6)}:"
