@@ -58,3 +58,10 @@ class Node(msgspec.Struct, frozen=True):
     static: bool = False  # from the configuration: probed by us instead of sending heartbeats
     load: NodeLoad = NodeLoad()
     last_heartbeat_at: datetime | None = None
+
+    def __repr__(self) -> str:
+        # Not the generated one, which would put the node's key into logs and tracebacks.
+        return f"Node({self.id} {self.status.value} {self.backend.value} models={list(self.models)})"
+
+    def __rich_repr__(self) -> list[tuple[str, object]]:
+        return [("id", self.id), ("status", self.status.value), ("models", self.models)]
