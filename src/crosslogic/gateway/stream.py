@@ -1,0 +1,276 @@
+"""Reads a stream of server-sent events while it passes: usage, end, errors. Pure: bytes in, bytes out.
+
+Invariants, for any cut of the same bytes into packets:
+- only whole events are let through, and in their order;
+- the end of the answer (`data: [DONE]`, or the dialect's last event) is held back in `held_end`, so that the
+  caller can be shown it only after the usage record is durable;
+- nothing that follows an error, or an event that is not JSON, is let through.
+
+Most packets are one plain event: they are recognised by a few byte searches and never parsed.
+"""
+
+import re
+from enum import Enum, auto
+
+import msgspec
+
+from crosslogic.gateway.answer import MessagesUsage, OpenAiUsage, ResponsesUsage
+from crosslogic.gateway.endpoints import Dialect
+from crosslogic.metering.model import Usage
+
+MAX_EVENT_BYTES = 8 * 1024 * 1024
+DONE_EVENT = b"data: [DONE]\n\n"
+_SEPARATOR = re.compile(rb"(\r\n\r\n|\n\n)")
+
+
+class Fate(Enum):
+    PASS = auto()
+    DROP = auto()  # an event that the caller did not ask for
+    END = auto()  # the answer is whole; this event and what follows are held back
+    FAIL = auto()  # the engine reports an error, or writes nonsense
+
+
+class StreamReader:
+    """Framing and state common to the dialects; they override `_is_plain` and `_read`."""
+
+    def __init__(self, *, asked_for_usage: bool) -> None:
+        self.usage: Usage | None = None
+        self.finish_reason: str | None = None
+        self.held_end = b""
+        self.failed = False
+        self.ended = False
+        self.events_counted = 0  # events that carried generated tokens: about one token each
+        self._asked_for_usage = asked_for_usage
+        self._partial = b""
+
+    def feed(self, data: bytes) -> bytes:
+        """Take a packet; return what may be sent to the caller now."""
+        if self.failed:
+            return b""
+        if self._partial:
+            data = self._partial + data
+            self._partial = b""
+        if data[-2:] != b"\n\n" and data[-4:] != b"\r\n\r\n":
+            data = self._keep_partial(data)
+        if not data:
+            return b""
+        if not self.ended and self._is_plain(data):
+            self.events_counted += data.count(b"\n\n")
+            return data
+        return self._feed_events(data)
+
+    @property
+    def complete(self) -> bool:
+        """Whether the answer is whole: it ended, and said why or told its usage."""
+        return not self.failed and (
+            self.finish_reason is not None or (self.ended and (self.usage is not None or self._end_suffices))
+        )
+
+    _end_suffices = False
+
+    def _keep_partial(self, data: bytes) -> bytes:
+        """Split off the incomplete event at the end and keep it for the next packet."""
+        lf, crlf = data.rfind(b"\n\n"), data.rfind(b"\r\n\r\n")
+        cut = max(lf + 2 if lf >= 0 else 0, crlf + 4 if crlf >= 0 else 0)
+        self._partial = data[cut:]
+        if len(self._partial) > MAX_EVENT_BYTES:
+            self.failed = True
+        return data[:cut]
+
+    def _feed_events(self, data: bytes) -> bytes:
+        """The careful way: event by event."""
+        passed: list[bytes] = []
+        pieces = _SEPARATOR.split(data)
+        for body, separator in zip(pieces[0::2], pieces[1::2], strict=False):
+            event = body + separator
+            if self.ended:
+                self._after_end(event)
+                continue
+            fate = self._fate(body)
+            if fate is Fate.PASS:
+                passed.append(event)
+            elif fate is Fate.END:
+                self.ended = True
+                self.held_end += event
+            elif fate is Fate.FAIL:
+                self.failed = True
+                break
+        return b"".join(passed)
+
+    def _after_end(self, event: bytes) -> None:
+        """What comes after the last event (vLLM's `[DONE]` after `response.completed`) belongs to the end."""
+        if len(self.held_end) + len(event) <= MAX_EVENT_BYTES:
+            self.held_end += event
+
+    def _fate(self, event: bytes) -> Fate:
+        data = _data_of(event)
+        if data is None:
+            return Fate.PASS  # a comment, or an event without data
+        if data == b"[DONE]":
+            return Fate.END
+        try:
+            return self._read(data)
+        except (msgspec.DecodeError, RecursionError):
+            return Fate.FAIL
+
+    def _is_plain(self, data: bytes) -> bool:
+        raise TypeError("a dialect must say which events are plain")
+
+    def _read(self, data: bytes) -> Fate:
+        raise TypeError("a dialect must say what an event means")
+
+
+def _data_of(event: bytes) -> bytes | None:
+    """The `data` of one event; several data lines are joined by newlines (WHATWG HTML, server-sent events)."""
+    if event.startswith(b"data:") and b"\n" not in event:
+        return event[5:].strip()
+    lines = [line[5:].strip() for line in event.splitlines() if line.startswith(b"data:")]
+    return b"\n".join(lines) if lines else None
+
+
+class _Choice(msgspec.Struct):
+    finish_reason: str | None = None
+
+
+class _Chunk(msgspec.Struct):
+    choices: list[_Choice] = []
+    usage: OpenAiUsage | None = None
+    error: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+class OpenAiStream(StreamReader):
+    """Chat completions and completions. The usage chunk is dropped when the caller did not ask for it."""
+
+    _chunks = msgspec.json.Decoder(_Chunk)
+
+    def _is_plain(self, data: bytes) -> bool:
+        return (
+            data[:7] == b"data: {"
+            and data[-3:] == b"}\n\n"
+            and b'"usage":{' not in data
+            and b'finish_reason":"' not in data
+            and b'"usage": {' not in data
+            and b'finish_reason": "' not in data
+            and b'"error"' not in data
+            and b'"role":"' not in data
+            and data.count(b"}\n\ndata: {") == data.count(b"\n\n") - 1
+        )
+
+    def _read(self, data: bytes) -> Fate:
+        chunk = self._chunks.decode(data)
+        if chunk.error is not msgspec.UNSET and chunk.error != b"null":
+            return Fate.FAIL
+        if chunk.usage is not None:
+            self.usage = chunk.usage.usage() or self.usage
+            if not chunk.choices:
+                return Fate.PASS if self._asked_for_usage else Fate.DROP
+        for choice in chunk.choices:
+            if choice.finish_reason is not None:
+                self.finish_reason = choice.finish_reason
+        if not (b'"role"' in data and b'"content":""' in data):
+            self.events_counted += 1
+        return Fate.PASS
+
+
+class _Response(msgspec.Struct):
+    usage: ResponsesUsage | None = None
+    status: str | None = None
+
+
+class _ResponsesEvent(msgspec.Struct):
+    type: str = ""
+    response: _Response | None = None
+
+
+class ResponsesStream(StreamReader):
+    """`/v1/responses`: every event names its type; the last one carries the whole response with its usage."""
+
+    _events = msgspec.json.Decoder(_ResponsesEvent)
+    _end_suffices = True
+
+    def _is_plain(self, data: bytes) -> bool:
+        return data.startswith(b"event: response.output_text.delta\n") and data.count(b"\nevent: ") == data.count(
+            b"\nevent: response.output_text.delta\n"
+        )
+
+    def _read(self, data: bytes) -> Fate:
+        event = self._events.decode(data)
+        if event.type in ("response.completed", "response.incomplete"):
+            if event.response is not None:
+                self.finish_reason = event.response.status or event.type.removeprefix("response.")
+                self.usage = event.response.usage.usage() if event.response.usage else None
+            return Fate.END
+        if event.type in ("response.failed", "error"):
+            return Fate.FAIL
+        if event.type.endswith(".delta"):
+            self.events_counted += 1
+        return Fate.PASS
+
+
+class _Message(msgspec.Struct):
+    usage: MessagesUsage | None = None
+
+
+class _Delta(msgspec.Struct):
+    stop_reason: str | None = None
+
+
+class _MessagesEvent(msgspec.Struct):
+    type: str = ""
+    message: _Message | None = None
+    delta: _Delta | None = None
+    usage: MessagesUsage | None = None
+
+
+class MessagesStream(StreamReader):
+    """Anthropic's `/v1/messages`: input usage comes with the first event, output usage with `message_delta`."""
+
+    _events = msgspec.json.Decoder(_MessagesEvent)
+
+    def __init__(self, *, asked_for_usage: bool) -> None:
+        super().__init__(asked_for_usage=asked_for_usage)
+        self._counts = MessagesUsage()
+
+    def _is_plain(self, data: bytes) -> bool:
+        return data.startswith(b"event: content_block_delta\n") and data.count(b"\nevent: ") == data.count(
+            b"\nevent: content_block_delta\n"
+        )
+
+    def _read(self, data: bytes) -> Fate:
+        event = self._events.decode(data)
+        if event.type == "message_start" and event.message is not None and event.message.usage is not None:
+            self._counts = event.message.usage
+        elif event.type == "message_delta":
+            if event.delta is not None and event.delta.stop_reason is not None:
+                self.finish_reason = event.delta.stop_reason
+            if event.usage is not None:
+                self._take(event.usage)
+        elif event.type == "message_stop":
+            return Fate.END
+        elif event.type == "error":
+            return Fate.FAIL
+        elif event.type == "content_block_delta":
+            self.events_counted += 1
+        return Fate.PASS
+
+    def _take(self, usage: MessagesUsage) -> None:
+        """Counts in `message_delta` are totals; those it leaves out stay as `message_start` gave them."""
+        counts = self._counts
+        if usage.input_tokens is not None:
+            counts.input_tokens = usage.input_tokens
+        if usage.cache_read_input_tokens is not None:
+            counts.cache_read_input_tokens = usage.cache_read_input_tokens
+        if usage.output_tokens is not None:
+            counts.output_tokens = usage.output_tokens
+            self.usage = counts.usage()
+
+
+_READERS: dict[Dialect, type[StreamReader]] = {
+    Dialect.OPENAI: OpenAiStream,
+    Dialect.RESPONSES: ResponsesStream,
+    Dialect.MESSAGES: MessagesStream,
+}
+
+
+def stream_reader(dialect: Dialect, *, asked_for_usage: bool) -> StreamReader:
+    return _READERS[dialect](asked_for_usage=asked_for_usage)
