@@ -1,0 +1,64 @@
+"""What is accepted but changes nothing in this version, so that `crosslogic config check` can say so.
+
+A room that begins to obey a setting removes it from here.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from crosslogic.settings.document import dotted
+from crosslogic.settings.environment import unknown_variables
+from crosslogic.settings.model import Settings
+
+Path = tuple[str, ...]
+
+_OFF_ONLY = ("enable_caching", "enable_queuing", "enable_priority", "enable_billing", "enable_payments")
+_OFF_ONLY_TOO = ("enable_distributed",)
+_ON_ONLY = ("enable_multi_tenant", "enable_cost_tracking", "enable_multi_model")
+_UNUSED: tuple[Path, ...] = (
+    ("limits", "key_requests_per_day"),
+    ("scheduling", "policy"),
+    ("scheduling", "preemption_enabled"),
+    ("multi_tenant",),
+    ("tiers",),
+    ("cache",),
+    ("queue",),
+    ("resources",),
+    ("cost_tracking",),
+    ("billing",),
+    ("payments",),
+    ("distributed",),
+    ("capacity_planning",),
+    ("anomaly_detection",),
+)
+
+
+def warnings(settings: Settings) -> list[str]:
+    """Sentences about what the user set and will not get, and about what is open to everybody."""
+    found = []
+    for flag in (*_OFF_ONLY, *_OFF_ONLY_TOO):
+        if getattr(settings, flag):
+            found.append(f"{flag}: true has no effect in this version")
+    for flag in _ON_ONLY:
+        if not getattr(settings, flag):
+            found.append(f"{flag}: false has no effect in this version: it is always on")
+    written = settings.model_dump(exclude_unset=True, by_alias=True)
+    found += [f"{dotted(path)} has no effect in this version" for path in _UNUSED if _is_set(written, path)]
+    if any(model.deployment is not None for model in settings.models):
+        found.append("models[].deployment has no effect in this version: nodes say themselves what they serve")
+    if settings.enable_auth and settings.auth.type == "jwt":
+        found.append("auth.type: jwt has no effect in this version: callers use API keys (`crosslogic keys create`)")
+    if not settings.enable_auth:
+        found.append("enable_auth is false: whoever reaches the port may use it; set enable_auth: true to ask for keys")
+    for name in unknown_variables(Settings, settings.source.environ):
+        found.append(f"the environment variable {name} sets nothing")
+    return found
+
+
+def _is_set(tree: Mapping[str, Any], path: Path) -> bool:
+    value: Any = tree
+    for name in path:
+        if not isinstance(value, Mapping) or name not in value:
+            return False
+        value = value[name]
+    return value not in ({}, ())

@@ -1,0 +1,242 @@
+"""Settings of what this version does: edge, stores, keys, limits, nodes, scheduling, time, telemetry."""
+
+from typing import Annotated, Literal
+from urllib.parse import quote, urlsplit, urlunsplit
+
+from pydantic import Field, SecretStr, field_validator, model_validator
+
+from crosslogic.fleet.model import BackendKind
+from crosslogic.limits.model import Limits
+from crosslogic.settings.values import (
+    Bytes,
+    Count,
+    Directory,
+    Milliseconds,
+    Port,
+    Positive,
+    Seconds,
+    Section,
+    Texts,
+    Truth,
+)
+
+Strategy = Literal[
+    "least-loaded",
+    "round-robin",
+    "weighted-health",
+    "weighted-latency",
+    "cost-optimized",
+    "prefix-affinity",
+    "random",
+]
+
+
+class ServerSettings(Section):
+    """The edge that callers talk to."""
+
+    host: str = Field(default="0.0.0.0", description="Address to listen on.")  # noqa: S104 - a server is there to be reached
+    port: Port = Field(default=8080, description="Port to listen on.")
+    max_body_bytes: Bytes = Field(default=10 * 2**20, description="Larger request bodies get 413.")
+    header_timeout_s: Seconds = Field(default=10.0, description="A request whose head and body take longer gets 408.")
+    idle_timeout_s: Seconds = Field(default=75.0, description="An idle keep-alive connection is closed after this.")
+    drain_s: Seconds = Field(default=30.0, description="On stop, running answers get this long to finish.")
+
+
+class ControlSettings(Section):
+    """The management API of `crosslogic control`."""
+
+    host: str = Field(default="127.0.0.1", description="Address to listen on.")
+    port: Port = Field(default=8081, description="Port to listen on.")
+
+
+class DatabaseSettings(Section):
+    """PostgreSQL in production; without any of these, an SQLite file in `data_dir`."""
+
+    url: SecretStr | None = Field(default=None, description="`postgresql://user:password@host:5432/name`.")
+    host: str | None = Field(default=None, description="Instead of `url`: its host.")
+    port: Port = Field(default=5432, description="Instead of `url`: its port.")
+    user: str = Field(default="crosslogic", description="Instead of `url`: its user.")
+    password: SecretStr | None = Field(default=None, description="Used where `url` carries no password, too.")
+    name: str = Field(default="crosslogic_iaas", description="Instead of `url`: the database.")
+    pool_size: Positive = Field(default=5, description="Connections kept by each process.")
+
+    def address(self) -> str | None:
+        """The URL with its password (do not show it), or None when no database server is configured."""
+        password = self.password.get_secret_value() if self.password else None
+        if self.url is not None:
+            return with_password(self.url.get_secret_value(), password)
+        if self.host is None:
+            return None
+        return with_password(
+            f"postgresql://{quote(self.user, safe='')}@{_bracketed(self.host)}:{self.port}/{self.name}", password
+        )
+
+
+class RedisSettings(Section):
+    """Counters shared by gateway workers; without it each process counts alone."""
+
+    url: SecretStr | None = Field(default=None, description="`redis://:password@host:6379/0`, or `rediss://` for TLS.")
+    host: str | None = Field(default=None, description="Instead of `url`: its host.")
+    port: Port = Field(default=6379, description="Instead of `url`: its port.")
+    password: SecretStr | None = Field(default=None, description="Used where `url` carries no password, too.")
+    db: Count = Field(default=0, description="Instead of `url`: the database number.")
+    timeout_ms: Milliseconds = Field(default=50.0, description="After this a request is limited by this process alone.")
+
+    def address(self) -> str | None:
+        """The URL with its password (do not show it), or None when no Redis is configured."""
+        password = self.password.get_secret_value() if self.password else None
+        if self.url is not None:
+            return with_password(self.url.get_secret_value(), password)
+        if self.host is None:
+            return None
+        return with_password(f"redis://{_bracketed(self.host)}:{self.port}/{self.db}", password)
+
+
+class AuthSettings(Section):
+    """Who may call."""
+
+    type: Literal["apikey", "jwt"] = Field(default="apikey", description="How callers show who they are.")
+    secret: SecretStr | None = Field(default=None, description="Secret that signs tokens, for `type: jwt`.")
+    admin_key: SecretStr | None = Field(default=None, description="Key of the management API.")
+    key_pepper: SecretStr | None = Field(
+        default=None, description="Keys are stored as HMAC with this; changing it invalidates every key."
+    )
+
+    @model_validator(mode="after")
+    def _jwt_needs_secret(self) -> "AuthSettings":
+        if self.type == "jwt" and self.secret is None:
+            raise ValueError("type jwt needs a secret; set auth.secret or use type apikey")
+        return self
+
+
+class LimitSettings(Section):
+    """Ceilings of one layer; absent is no ceiling."""
+
+    requests_per_minute: Positive | None = Field(default=None, description="Requests a minute.")
+    tokens_per_minute: Positive | None = Field(default=None, description="Tokens a minute, prompt and answer together.")
+    concurrency: Positive | None = Field(default=None, description="Requests at the same time.")
+
+    def limits(self) -> Limits:
+        return Limits(self.requests_per_minute, self.tokens_per_minute, self.concurrency)
+
+
+class LimitsSettings(Section):
+    """The four layers. `org`, `env` and `key` hold for those that have no limits of their own."""
+
+    global_: LimitSettings = Field(default=LimitSettings(), alias="global", description="All requests together.")
+    org: LimitSettings = Field(default=LimitSettings(), description="Each organisation.")
+    env: LimitSettings = Field(default=LimitSettings(), description="Each environment.")
+    key: LimitSettings = Field(default=LimitSettings(), description="Each key.")
+    key_requests_per_day: Positive | None = Field(default=None, description="Requests a day of each key.")
+
+
+class NodeSettings(Section):
+    """A node known from the configuration: probed by us, it need not send heartbeats."""
+
+    name: str = Field(default="", description="Name in lists and logs; the endpoint's host and port by default.")
+    type: BackendKind | None = Field(default=None, strict=False, description="Engine; found out when absent.")
+    endpoint: str = Field(description="Base URL, `http://host:port`.")
+    timeout_s: Seconds | None = Field(default=None, description="Overrides `timeouts.total_s` for this node.")
+    models: Texts = Field(default=(), description="Models it serves; asked from the node when empty.")
+    api_key: SecretStr | None = Field(default=None, description="Key that the node itself asks for.")
+    region: str = Field(default="local", description="Region for scheduling and prices.")
+    cloud: str = Field(default="local", description="Provider.")
+    spot: Truth = Field(default=False, description="May be taken away at short notice.")
+    gpu_type: str | None = Field(default=None, description="GPU type.")
+    gpu_count: Count = Field(default=1, description="Number of GPUs.")
+
+    @field_validator("endpoint")
+    @classmethod
+    def _is_http(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("must be a URL such as http://10.0.0.7:8000")
+        if parts.username or parts.password:
+            raise ValueError("must not carry a password; set api_key instead")
+        return value.rstrip("/")
+
+    def shown_name(self) -> str:
+        return self.name or urlsplit(self.endpoint).netloc
+
+
+class FleetSettings(Section):
+    """How nodes are watched."""
+
+    heartbeat_interval_s: Seconds = Field(default=5.0, description="How often nodes are asked to report.")
+    dead_after_s: Seconds = Field(default=15.0, description="Silence after which a node counts as dead.")
+    probe_interval_s: Seconds = Field(default=5.0, description="How often nodes of the configuration are probed.")
+
+    @model_validator(mode="after")
+    def _dead_after_a_missed_heartbeat(self) -> "FleetSettings":
+        if self.dead_after_s <= self.heartbeat_interval_s:
+            raise ValueError("dead_after_s must be longer than heartbeat_interval_s; three times as long is usual")
+        return self
+
+
+class SchedulingSettings(Section):
+    """Which node serves a request."""
+
+    strategy: Strategy = Field(default="least-loaded", description="How a node is picked.")
+    retries: Annotated[Count, Field(le=10)] = Field(default=3, description="Other nodes to try before the first byte.")
+    policy: Literal["weighted-fair", "priority", "fifo"] = Field(
+        default="weighted-fair", description="Order of requests that wait."
+    )
+    preemption_enabled: Truth = Field(default=False, description="May a higher priority interrupt a lower one.")
+
+
+class TimeoutSettings(Section):
+    """How long a node may take."""
+
+    connect_s: Seconds = Field(default=2.0, description="To accept a connection.")
+    first_token_s: Seconds = Field(default=60.0, description="From request to first byte of the answer.")
+    idle_s: Seconds = Field(default=30.0, description="Between two chunks.")
+    total_s: Seconds = Field(default=600.0, description="For the whole answer.")
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> "TimeoutSettings":
+        for part in ("connect_s", "first_token_s"):
+            # A default longer than the total never comes to bear.
+            if part in self.model_fields_set and getattr(self, part) > self.total_s:
+                raise ValueError(f"{part} must not be longer than total_s")
+        return self
+
+
+class MetricsSettings(Section):
+    """Prometheus metrics."""
+
+    enabled: Truth = Field(default=True, description="Offer metrics.")
+    port: Port | None = Field(default=None, description="A port of their own; absent: the port of the server.")
+    path: str = Field(default="/metrics", pattern="^/", description="Path.")
+
+
+class LogSettings(Section):
+    """Structured logs, on standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Lowest level written.")
+    format: Literal["auto", "json", "console"] = Field(default="auto", description="`auto`: console on a terminal.")
+    access: Truth = Field(default=True, description="One line for each request.")
+
+    @field_validator("level", mode="before")
+    @classmethod
+    def _any_case(cls, value: object) -> object:
+        return {"warn": "warning"}.get(value.lower(), value.lower()) if isinstance(value, str) else value
+
+
+class JournalSettings(Section):
+    """The durable usage journal."""
+
+    dir: Directory | None = Field(default=None, description="Where it is kept; `data_dir`/journal when absent.")
+
+
+def with_password(url: str, password: str | None) -> str:
+    """`url` with `password`, unless it has one."""
+    parts = urlsplit(url)
+    if password is None or parts.password is not None or not parts.hostname:
+        return url
+    place = parts.netloc.rpartition("@")[2]
+    credentials = f"{parts.username or ''}:{quote(password, safe='')}"
+    return urlunsplit(parts._replace(netloc=f"{credentials}@{place}"))
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
