@@ -14,7 +14,6 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 from sqlalchemy import delete, func, insert, select, text
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from crosslogic.store.engine import reading
@@ -76,8 +75,7 @@ class ChangeFeed:
 
     async def start(self) -> None:
         """Take the present end of the feed as position. Raises SQLAlchemyError or OSError when the database is away."""
-        async with reading(self._engine) as conn:
-            self._position = (await conn.execute(select(func.max(changes.c.seq)))).scalar() or 0
+        self._position = await self._end()
 
     async def poll(self, on_changes: OnChanges, on_gap: OnGap | None = None) -> int:
         """Deliver what is new, once; returns how many changes. The position moves only after the callback is done."""
@@ -87,9 +85,10 @@ class ChangeFeed:
         if not rows or rows[0].seq != self._position:
             # The row at our position is gone: pruned while we were away too long, or the database was restored
             # from a backup. The changes in between cannot be told, only all be read again.
-            await self.start()
+            end = await self._end()
             if on_gap is not None:
                 await on_gap()
+            self._position = end
             return 0
         if rows[1:]:
             await on_changes(rows[1:])
@@ -106,13 +105,17 @@ class ChangeFeed:
         while True:
             try:
                 delivered = await self.poll(on_changes, on_gap)
-            except (SQLAlchemyError, OSError, TimeoutError) as error:
+            except Exception as error:  # this loop is what makes revocations take effect: it must not end
                 self._tell_failure(error)
                 wait_s = min(wait_s * 2, MAX_BACKOFF_S)
             else:
                 self._tell_recovery()
                 wait_s = 0.0 if delivered >= PAGE else self._poll_interval_s
             await asyncio.sleep(wait_s)
+
+    async def _end(self) -> int:
+        async with asyncio.timeout(POLL_TIMEOUT_S), reading(self._engine) as conn:
+            return (await conn.execute(select(func.max(changes.c.seq)))).scalar() or 0
 
     async def _read(self) -> list[Change]:
         """The row at the position, and a page of those after it."""

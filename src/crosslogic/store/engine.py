@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import URL, Connection, event, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from crosslogic.kernel.errors import ConfigurationError
@@ -19,6 +19,7 @@ from crosslogic.kernel.errors import ConfigurationError
 CONNECT_TIMEOUT_S = 5
 STATEMENT_TIMEOUT_S = 30
 BUSY_TIMEOUT_MS = 5_000
+DATABASE_ERRORS = (SQLAlchemyError, OSError)  # what any use of an engine raises while its database is away
 _BEGIN = "crosslogic_sqlite_begin"
 
 

@@ -62,9 +62,10 @@ class ApiKey(msgspec.Struct, frozen=True):
     region: str | None = None
     limits: Limits = NO_LIMITS
     expires_at: datetime | None = None
+    last_used_at: datetime | None = None  # from the usage ledger; not stored with the key
 
 
-class Principal(msgspec.Struct, frozen=True):
+class Principal(msgspec.Struct, frozen=True, gc=False):
     """Who sends this request, with all that the hot path asks about them, computed once per key.
 
     `scopes` are the layers global, org, environment, key in this order, those without any ceiling left out.

@@ -1,0 +1,70 @@
+"""Keeps a Directory equal to the database: everything at start, then what the change feed names.
+
+Invariant: a committed change is in the directory within the feed's interval and one query. While the database is
+away the directory stands still and keeps answering; all that was missed follows when it is back.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from crosslogic.kernel.ids import KeyId
+from crosslogic.store.changes import Change, ChangeFeed
+from crosslogic.tenancy.directory import Directory, KeyEntry
+from crosslogic.tenancy.sql import ENVIRONMENT_CHANGED, KEY_CHANGED, ORG_CHANGED, TenancySql
+
+# Rows become values in the event loop's thread: a page is small enough (about 10 ms) not to be felt by requests.
+_PAGE = 500
+
+
+class DirectorySync:
+    def __init__(self, engine: AsyncEngine, directory: Directory, poll_interval_s: float = 0.25) -> None:
+        self._sql = TenancySql(engine)
+        self._directory = directory
+        self._feed = ChangeFeed(engine, poll_interval_s)
+
+    async def start(self) -> None:
+        """Load everything. Raises what SQLAlchemy raises when the database is away."""
+        await self._feed.start()
+        await self._load()
+
+    async def run(self) -> None:
+        """Follow the change feed until cancelled."""
+        await self._feed.run(self._apply, on_gap=self._load)
+
+    async def poll(self) -> int:
+        """Apply what is new now; returns how many changes there were."""
+        return await self._feed.poll(self._apply, on_gap=self._load)
+
+    async def _load(self) -> None:
+        orgs = await self._sql.all_orgs()
+        environments = await self._sql.all_environments()
+        entries: list[KeyEntry] = []
+        page = await self._sql.entries_after("", _PAGE)
+        while page:
+            entries += page
+            page = await self._sql.entries_after(page[-1].id, _PAGE)
+        self._directory.replace(orgs, environments, entries)
+
+    async def _apply(self, changes: Sequence[Change]) -> None:
+        for ids in _pages(changes, ORG_CHANGED):
+            for org in await self._sql.all_orgs(ids):
+                self._directory.put_org(org)
+        for ids in _pages(changes, ENVIRONMENT_CHANGED):
+            for env in await self._sql.all_environments(ids):
+                self._directory.put_environment(env)
+        for ids in _pages(changes, KEY_CHANGED):
+            found = {entry.id: entry for entry in await self._sql.entries(ids)}
+            for key_id in ids:
+                entry = found.get(KeyId(key_id))
+                if entry is None:
+                    self._directory.remove_key(KeyId(key_id))
+                else:
+                    self._directory.put_key(entry)
+
+
+def _pages(changes: Iterable[Change], kind: str) -> Iterator[list[str]]:
+    """The ids of one kind, each once, a page at a time."""
+    ids = list(dict.fromkeys(change.entity_id for change in changes if change.kind == kind))
+    for start in range(0, len(ids), _PAGE):
+        yield ids[start : start + _PAGE]
