@@ -37,7 +37,9 @@ _CHAT_LENGTHS = ("max_completion_tokens", "max_tokens")
 ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint("/v1/chat/completions", Dialect.OPENAI, "messages", True, _CHAT_LENGTHS, True, ("tools",)),
     Endpoint("/v1/completions", Dialect.OPENAI, "prompt", True, ("max_tokens",)),
-    Endpoint("/v1/responses", Dialect.RESPONSES, "input", True, ("max_output_tokens",), True, ("instructions", "tools")),
+    Endpoint(
+        "/v1/responses", Dialect.RESPONSES, "input", True, ("max_output_tokens",), True, ("instructions", "tools")
+    ),
     Endpoint("/v1/messages", Dialect.MESSAGES, "messages", True, ("max_tokens",), True, ("system", "tools")),
     Endpoint("/v1/embeddings", Dialect.OPENAI, "input", streams=False, generates=False),
     Endpoint("/v1/rerank", Dialect.OPENAI, "documents", streams=False, generates=False, more_prompt_fields=("query",)),

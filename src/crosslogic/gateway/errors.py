@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from crosslogic.gateway.request import BadRequest
+from crosslogic.gateway.request import BadRequest, model_not_found
 from crosslogic.limits.model import Rejected
 
 JSON_HEADER: Final = b"content-type: application/json\r\n"
@@ -74,6 +74,10 @@ DRAINING = _refusal(503, "server_error", "draining", "this gateway is shutting d
 
 def of_bad_request(error: BadRequest) -> Refusal:
     return Refusal(error.status, "invalid_request_error", error.code, str(error), error.param)
+
+
+def model_refusal(name: str) -> Refusal:
+    return of_bad_request(model_not_found(name))
 
 
 def of_rejection(rejection: Rejected, retry_after_s: int) -> Refusal:

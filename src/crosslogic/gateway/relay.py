@@ -61,6 +61,7 @@ class Relay:
         "first_byte_s",
         "reader",
         "retry_after",
+        "started_s",
         "status",
         "streaming",
     )
@@ -94,7 +95,8 @@ class Relay:
         self._idle_s = timeouts.idle_s
         self._total_deadline_s = total_deadline_s
         first_token_s = timeouts.first_token_s if reader is not None else timeouts.total_s
-        self._deadline_s = self._loop.time() + first_token_s
+        self.started_s = self._loop.time()
+        self._deadline_s = self.started_s + first_token_s
 
     def start(self, connection: UpstreamConnection, request: bytes) -> asyncio.Future[Ending]:
         """Send the request; from now on a caller that leaves cancels it at once."""

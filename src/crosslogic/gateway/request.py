@@ -50,6 +50,10 @@ class Call(msgspec.Struct, frozen=True):
     def tokens_to_reserve(self) -> int:
         return self.prompt_tokens_estimate + self.max_output_tokens * self.choices
 
+    def for_model(self, model: str) -> "Call":
+        """The same call for another model."""
+        return msgspec.structs.replace(self, model=model, body=_replace(self.body, {"model": model}))
+
 
 class ModelBounds(msgspec.Struct, frozen=True):
     """What the catalogue says of a model; None where it does not know."""
@@ -72,7 +76,7 @@ class _Fields(msgspec.Struct):
 
     model: str | msgspec.UnsetType = _UNSET
     stream: bool | None = None
-    stream_options: _StreamOptions | None | msgspec.UnsetType = _UNSET
+    stream_options: _StreamOptions | msgspec.UnsetType | None = _UNSET
     n: int | None = None
     max_tokens: int | None = None
     max_completion_tokens: int | None = None

@@ -1,0 +1,221 @@
+"""The request path, from bytes to bill. `serve` reads as the product does:
+
+    authenticate → read → admit → dispatch (pick → relay, again on failure) → record → settle → end
+
+Invariants:
+- What was admitted is settled or released exactly once.
+- Each dispatched request leaves one usage record, and the caller sees the end of its answer only after that
+  record is durable.
+- Nothing here touches a database, parses what passes through, or logs synchronously.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from crosslogic.gateway import errors
+from crosslogic.gateway.dispatch import STREAM_HEADERS, Dispatcher
+from crosslogic.gateway.endpoints import Dialect, Endpoint
+from crosslogic.gateway.errors import Refusal
+from crosslogic.gateway.models import ModelTable
+from crosslogic.gateway.request import BadRequest, Call, model_not_found, read_call
+from crosslogic.gateway.stream import DONE_EVENT
+from crosslogic.gateway.visit import Attempt, Observer, Visit
+from crosslogic.kernel.errors import Unavailable
+from crosslogic.kernel.ids import new_request_id
+from crosslogic.limits.headers import rate_limit_headers, retry_after_s
+from crosslogic.limits.model import Admitted, Rejected
+from crosslogic.limits.ports import Limiter
+from crosslogic.metering.model import Outcome, UsageRecord
+from crosslogic.metering.ports import Journal
+from crosslogic.net.exchange import Exchange
+from crosslogic.tenancy.model import Principal, Role
+
+
+class Pipeline:
+    """Everything a request needs, built once for each process by `wiring`."""
+
+    def __init__(
+        self,
+        *,
+        resolve: Callable[[bytes], Principal | None],
+        models: ModelTable,
+        limiter: Limiter,
+        dispatcher: Dispatcher,
+        journal: Journal,
+        observer: Observer,
+    ) -> None:
+        self._resolve = resolve
+        self._models = models
+        self._limiter = limiter
+        self._dispatcher = dispatcher
+        self._journal = journal
+        self._observer = observer
+        self._loop = asyncio.get_running_loop()
+
+    async def serve(self, exchange: Exchange, endpoint: Endpoint, address: tuple[str, str, str] | None = None) -> None:
+        """Answer one request. `address` is (org, environment, model) when the path names them."""
+        request_id = new_request_id()
+        visit = Visit(
+            exchange,
+            endpoint,
+            request_id,
+            _shown_id(exchange) or request_id.encode(),
+            time.time_ns(),
+            self._loop.time(),
+        )
+        visit.headers = b"x-request-id: %b\r\n" % visit.shown_id
+        principal = self.authenticate(exchange)
+        if isinstance(principal, Refusal):
+            self._refuse(visit, principal)
+            return
+        visit.principal = principal
+        call = self._read(visit, principal, address)
+        if isinstance(call, Refusal):
+            self._refuse(visit, call)
+            return
+        admission = await self._limiter.admit(principal.scopes, call.tokens_to_reserve)
+        visit.headers += rate_limit_headers(admission)
+        if isinstance(admission, Rejected):
+            self._observer.rate_limited(admission)
+            self._refuse(visit, errors.of_rejection(admission, retry_after_s(admission)))
+            return
+        await self._serve_admitted(visit, principal, call, admission)
+
+    def authenticate(self, exchange: Exchange) -> Principal | Refusal:
+        """Who calls, from memory alone (architecture document §9)."""
+        header = exchange.header(b"authorization")
+        if header is None:
+            token = exchange.header(b"x-api-key") or b""
+        else:
+            scheme, _, token = header.partition(b" ")
+            if scheme.lower() != b"bearer":
+                token = b""
+        if not token:
+            principal = self._resolve(b"")  # somebody only where keys are off
+            return principal if principal is not None else errors.MISSING_KEY
+        principal = self._resolve(token.strip())
+        if principal is None:
+            return errors.INVALID_KEY
+        if principal.refusal is not None:
+            return errors.BY_PRINCIPAL_REFUSAL[principal.refusal]
+        if principal.expires_at_s is not None and principal.expires_at_s <= time.time():
+            return errors.EXPIRED_KEY
+        return principal
+
+    def _read(self, visit: Visit, principal: Principal, address: tuple[str, str, str] | None) -> Call | Refusal:
+        if principal.role is Role.READ_ONLY:
+            return errors.READ_ONLY_KEY
+        model = None
+        if address is not None:
+            org, env, model = address
+            if org not in (principal.org_id, principal.org_name) or env not in (principal.env_id, principal.env_name):
+                return errors.NOT_FOUND
+        try:
+            call = read_call(
+                visit.endpoint,
+                visit.exchange.body,
+                self._models.by_name,
+                default_output_tokens=self._dispatcher.settings.default_output_tokens,
+                model_in_path=model,
+            )
+        except BadRequest as error:
+            return errors.of_bad_request(error)
+        if principal.allowed_models is not None and call.model not in principal.allowed_models:
+            return errors.of_bad_request(model_not_found(call.model))
+        return call
+
+    async def _serve_admitted(self, visit: Visit, principal: Principal, call: Call, admission: Admitted) -> None:
+        tokens_used: int | None = None
+        try:
+            attempt = await self._dispatcher.answer(visit, principal, call)
+            if isinstance(attempt, Refusal):
+                self._refuse(visit, attempt)
+                return
+            record = self._record_of(visit, principal, attempt)
+            durable = self._journal.record(record)
+            if attempt.outcome is Outcome.COMPLETED or record.total_tokens:
+                tokens_used = record.total_tokens
+        finally:
+            if tokens_used is None:
+                self._limiter.release(admission)
+            else:
+                self._limiter.settle(admission, tokens_used)
+        self._observer.finished(visit.shown_id, record)
+        await self._end(visit, attempt, durable)
+
+    async def _end(self, visit: Visit, attempt: Attempt, durable: "asyncio.Future[None]") -> None:
+        """Show the caller the end, once the record is durable."""
+        exchange = visit.exchange
+        try:
+            await durable
+        except Unavailable:
+            if attempt.outcome is Outcome.COMPLETED:
+                attempt.refusal = errors.NOT_RECORDED
+        if not exchange.alive:
+            return
+        if attempt.refusal is not None:
+            self._end_refused(visit, attempt.refusal)
+        elif exchange.started and attempt.relay is not None and attempt.relay.reader is not None:
+            held = attempt.relay.reader.held_end
+            exchange.end(held or (DONE_EVENT if visit.endpoint.dialect is Dialect.OPENAI else b""))
+        elif attempt.relay is not None:
+            relay = attempt.relay
+            if relay.streaming and relay.reader is not None:  # a stream of nothing but its end
+                exchange.respond(200, visit.headers + STREAM_HEADERS, relay.reader.held_end)
+                return
+            content_type = relay.content_type or b"application/json"
+            exchange.respond(relay.status, visit.headers + b"content-type: %b\r\n" % content_type, relay.body)
+
+    def _end_refused(self, visit: Visit, refusal: Refusal) -> None:
+        exchange = visit.exchange
+        if not exchange.started:
+            exchange.respond(refusal.status, visit.headers + refusal.header_lines(), refusal.body())
+            return
+        # The stream has begun: an error event, and then no proper end, so that nobody takes it for a success.
+        exchange.write(refusal.chat_event() if visit.endpoint.dialect is Dialect.OPENAI else refusal.event())
+        exchange.abort()
+
+    def _refuse(self, visit: Visit, refusal: Refusal) -> None:
+        self._observer.refused(visit.shown_id, visit.endpoint, visit.principal, refusal)
+        visit.exchange.respond(refusal.status, visit.headers + refusal.header_lines(), refusal.body())
+
+    def _record_of(self, visit: Visit, principal: Principal, attempt: Attempt) -> UsageRecord:
+        call, relay = attempt.call, attempt.relay
+        now_s = self._loop.time()
+        first_token_ms = None
+        if relay is not None and relay.first_byte_s is not None and relay.streaming:
+            first_token_ms = int((relay.first_byte_s - visit.arrived_s) * 1000)
+        status = attempt.refusal.status if attempt.refusal is not None else (relay.status if relay else 0)
+        usage = attempt.usage
+        return UsageRecord(
+            visit.request_id,
+            visit.arrived_ns // 1000,
+            principal.org_id,
+            principal.env_id,
+            principal.key_id,
+            call.endpoint.name,
+            call.model,
+            attempt.candidate.node.region,
+            attempt.candidate.node_id,
+            usage.prompt_tokens,
+            usage.completion_tokens,
+            usage.cached_tokens,
+            usage.reasoning_tokens,
+            attempt.evidence,
+            attempt.outcome,
+            attempt.finish_reason,
+            499 if attempt.outcome is Outcome.CLIENT_CLOSED else status,
+            call.stream,
+            visit.attempts,
+            int((now_s - visit.arrived_s) * 1000),
+            first_token_ms,
+        )
+
+
+def _shown_id(exchange: Exchange) -> bytes | None:
+    """The caller's X-Request-Id, when it is short and harmless enough to be echoed and logged."""
+    given = exchange.header(b"x-request-id")
+    if given is None or len(given) > 128 or not given.isascii():
+        return None
+    return given if given.replace(b"-", b"").replace(b"_", b"").replace(b".", b"").isalnum() else None

@@ -1,0 +1,68 @@
+"""How a call is written down for a node: the pooled origins, and the request bytes."""
+
+from collections.abc import Iterable
+
+from crosslogic.fleet.model import Node
+from crosslogic.gateway.request import Call
+from crosslogic.kernel.ids import NodeId
+from crosslogic.net.client import Origin
+from crosslogic.net.exchange import Exchange
+
+FORWARDED_HEADERS = (b"anthropic-version", b"anthropic-beta", b"traceparent", b"tracestate")
+
+
+class Upstreams:
+    """One origin for each node. An origin whose node is gone closes its idle connections."""
+
+    def __init__(self, *, connect_timeout_s: float, forwarded_headers: Iterable[bytes] = FORWARDED_HEADERS) -> None:
+        self._connect_timeout_s = connect_timeout_s
+        self._forwarded = frozenset(forwarded_headers)
+        self._origins: dict[NodeId, tuple[Node, Origin]] = {}
+        self._heads: dict[tuple[NodeId, str], bytes] = {}
+
+    def update(self, nodes: Iterable[Node]) -> None:
+        """Forget nodes that left, and those whose address or key changed."""
+        present = {node.id: node for node in nodes}
+        for node_id, (known, origin) in list(self._origins.items()):
+            node = present.get(node_id)
+            if node is None or node.endpoint_url != known.endpoint_url or node.api_key != known.api_key:
+                origin.close()
+                del self._origins[node_id]
+                self._heads = {key: head for key, head in self._heads.items() if key[0] != node_id}
+
+    def origin(self, node: Node) -> Origin:
+        """Raises ConfigurationError when the node's address is none."""
+        entry = self._origins.get(node.id)
+        if entry is None:
+            entry = (node, Origin(node.endpoint_url, connect_timeout_s=self._connect_timeout_s))
+            self._origins[node.id] = entry
+        return entry[1]
+
+    def request(self, node: Node, call: Call, exchange: Exchange, request_id: str) -> bytes:
+        """The whole request for the node. The caller's credentials never go there."""
+        head = self._heads.get((node.id, call.endpoint.path))
+        if head is None:
+            head = self._heads[(node.id, call.endpoint.path)] = self._head(node, call.endpoint.path)
+        forwarded = [b"%b: %b\r\n" % (name, value) for name, value in exchange.headers if name in self._forwarded]
+        return b"%bx-request-id: %b\r\n%bcontent-length: %d\r\n\r\n%b" % (
+            head,
+            request_id.encode(),
+            b"".join(forwarded),
+            len(call.body),
+            call.body,
+        )
+
+    def close(self) -> None:
+        for _, origin in self._origins.values():
+            origin.close()
+        self._origins.clear()
+
+    def _head(self, node: Node, path: str) -> bytes:
+        origin = self.origin(node)
+        # An endpoint address may be given with or without the API's own prefix.
+        base = origin.base_path.removesuffix(b"/v1")
+        lines = [b"POST %b%b HTTP/1.1\r\n" % (base, path.encode()), origin.host_line]
+        lines.append(b"content-type: application/json\r\n")
+        if node.api_key:
+            lines.append(b"authorization: Bearer %b\r\n" % node.api_key.encode())
+        return b"".join(lines)
