@@ -19,6 +19,11 @@ class Journal(Protocol):
         """
         ...
 
+    @property
+    def healthy(self) -> bool:
+        """False while the disk refuses: a request that is not yet dispatched should then be refused (503)."""
+        ...
+
     async def close(self) -> None:
         """Commit what is pending and close the segment."""
         ...
