@@ -80,14 +80,14 @@ def model_refusal(name: str) -> Refusal:
     return of_bad_request(model_not_found(name))
 
 
-def of_rejection(rejection: Rejected, retry_after_s: int) -> Refusal:
-    """429 for a caller over a limit, naming the layer and dimension (architecture document §16)."""
-    dimension = rejection.dimension.value.replace("_", " ")
-    return Refusal(
-        429,
-        "rate_limit_error",
-        "rate_limit_exceeded",
-        f"the {rejection.layer.value} limit on {dimension} is reached; try again in {retry_after_s} s",
-        None,
-        retry_after_s,
-    )
+def of_rejection(rejection: Rejected) -> Refusal:
+    """429 for a caller over a limit, naming the layer and dimension (architecture document §16).
+
+    When to come back stands in the headers that the limits themselves write.
+    """
+    limit = f"the {rejection.layer.value} limit on {rejection.dimension.value.replace('_', ' ')}"
+    if rejection.too_large:
+        message = f"this request alone is larger than {limit} allows; ask for less"
+    else:
+        message = f"{limit} is reached; try again in {rejection.retry_after_s:.1f} s"
+    return _refusal(429, "rate_limit_error", "rate_limit_exceeded", message)

@@ -23,7 +23,7 @@ from crosslogic.gateway.stream import DONE_EVENT
 from crosslogic.gateway.visit import Attempt, Observer, Visit
 from crosslogic.kernel.errors import Unavailable
 from crosslogic.kernel.ids import new_request_id
-from crosslogic.limits.headers import rate_limit_headers, retry_after_s
+from crosslogic.limits.headers import header_block
 from crosslogic.limits.model import Admitted, Rejected
 from crosslogic.limits.ports import Limiter
 from crosslogic.metering.model import Outcome, UsageRecord
@@ -75,10 +75,10 @@ class Pipeline:
             self._refuse(visit, call)
             return
         admission = await self._limiter.admit(principal.scopes, call.tokens_to_reserve)
-        visit.headers += rate_limit_headers(admission)
+        visit.headers += header_block(admission)
         if isinstance(admission, Rejected):
             self._observer.rate_limited(admission)
-            self._refuse(visit, errors.of_rejection(admission, retry_after_s(admission)))
+            self._refuse(visit, errors.of_rejection(admission))
             return
         await self._serve_admitted(visit, principal, call, admission)
 

@@ -172,23 +172,21 @@ def _decode(body: bytes) -> _Fields:
     except RecursionError:
         raise BadRequest("the JSON body is nested too deeply", code="invalid_json") from None
     except msgspec.ValidationError as error:
-        reason, _, place = str(error).rpartition(" - at `$.")
-        raise BadRequest(
-            (reason or str(error))[:300], code="invalid_type", param=place.rstrip("`")[:64] or None
-        ) from None
+        reason, _, place = str(error).partition(" - at `$.")
+        raise BadRequest(reason[:300], code="invalid_type", param=place.rstrip("`")[:64] or None) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BadRequest(f"the body is not valid JSON: {error}"[:300], code="invalid_json") from None
 
 
 def _prompt(endpoint: Endpoint, fields: _Fields) -> bytes:
     prompt = getattr(fields, endpoint.prompt_field)
-    if prompt is _UNSET or prompt == b"null":
+    raw = b"" if prompt is _UNSET else bytes(prompt)
+    if raw in (b"", b"null"):
         raise BadRequest(
             f"you must provide a {endpoint.prompt_field} parameter",
             code="missing_required_parameter",
             param=endpoint.prompt_field,
         )
-    raw = bytes(prompt)
     expected = b"[" if endpoint.prompt_field in ("messages", "documents") else b'["'
     if endpoint.path == "/v1/score":
         expected = b'[{"'

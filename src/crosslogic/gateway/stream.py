@@ -128,8 +128,28 @@ def _data_of(event: bytes) -> bytes | None:
     return b"\n".join(lines) if lines else None
 
 
+class _ChunkDelta(msgspec.Struct):
+    role: object = None
+    content: object = None
+    reasoning_content: object = None
+    tool_calls: object = None
+
+
 class _Choice(msgspec.Struct):
     finish_reason: str | None = None
+    delta: _ChunkDelta | None = None
+    text: object = None
+
+    def carries_tokens(self) -> bool:
+        """A first chunk may name just the role, a last one just the finish reason; all others carry tokens."""
+        if self.text:
+            return True
+        delta = self.delta
+        if delta is None:
+            return self.finish_reason is None
+        if delta.content or delta.reasoning_content or delta.tool_calls:
+            return True
+        return delta.role is None and self.finish_reason is None
 
 
 class _Chunk(msgspec.Struct):
@@ -152,7 +172,7 @@ class OpenAiStream(StreamReader):
             and b'"usage": {' not in data
             and b'finish_reason": "' not in data
             and b'"error"' not in data
-            and b'"role":"' not in data
+            and b'"role"' not in data
             and data.count(b"}\n\ndata: {") == data.count(b"\n\n") - 1
         )
 
@@ -167,7 +187,7 @@ class OpenAiStream(StreamReader):
         for choice in chunk.choices:
             if choice.finish_reason is not None:
                 self.finish_reason = choice.finish_reason
-        if not (b'"role"' in data and b'"content":""' in data):
+        if any(choice.carries_tokens() for choice in chunk.choices):
             self.events_counted += 1
         return Fate.PASS
 

@@ -3,7 +3,7 @@
 It parses strictly (httptools refuses conflicting framing), buffers the whole request body within a bound, and
 calls its handler synchronously with an `Exchange`. Everything a peer can make it hold or wait for has a limit.
 Why our own: an ASGI server costs about as much again per request as all that the gateway does with it
-(docs/decisions/0002-own-http-edge.md).
+(docs/decisions/0001-own-http-edge.md).
 """
 
 from __future__ import annotations
@@ -102,7 +102,9 @@ class ServerConnection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
-            self._refuse(400, b"protocol upgrades are not supported here")
+            # An upgrade is an offer (RFC 9110 §7.8): the request is answered as it is, and is the connection's last.
+            if self._active is not None:
+                self._active.close_after()
         except httptools.HttpParserError:
             self._refuse(400, b"this is not valid HTTP/1.1")
         else:
