@@ -79,10 +79,6 @@ class Exchange:
         """Whether an answer can still reach the client."""
         return not (self.closed or self.ended)
 
-    def close_after(self) -> None:
-        """Let this be the last exchange of its connection."""
-        self._keep_alive = False
-
     def start(self, status: int, header_lines: bytes, length: int | None = None) -> None:
         """Send status and headers. `header_lines` are complete lines (`name: value\\r\\n`).
 

@@ -102,9 +102,7 @@ class ServerConnection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
-            # An upgrade is an offer (RFC 9110 §7.8): the request is answered as it is, and is the connection's last.
-            if self._active is not None:
-                self._active.close_after()
+            return  # already answered as the plain request that it also is: see on_message_complete
         except httptools.HttpParserError:
             self._refuse(400, b"this is not valid HTTP/1.1")
         else:
@@ -171,7 +169,8 @@ class ServerConnection(asyncio.Protocol):
             query,
             self._headers,
             body,
-            self._parser.should_keep_alive(),
+            # An upgrade is an offer (RFC 9110 §7.8): the request is answered as it is, and is the connection's last.
+            self._parser.should_keep_alive() and not self._parser.should_upgrade(),
             self._client_ip,
         )
         self._headers, self._body = [], []
