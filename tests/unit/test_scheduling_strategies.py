@@ -252,5 +252,6 @@ def test_strategies_are_known_by_name() -> None:
         "RandomPick",
     }
     assert type(new_strategy("least-loaded")) is type(new_strategy("least_loaded"))
+    assert type(new_strategy("cost-optimized")) is CostOptimised
     with pytest.raises(ConfigurationError, match="least_loaded"):
         new_strategy("fastest")

@@ -1,0 +1,1 @@
+"""Which nodes there are, what they can do, and whether they live."""

@@ -28,8 +28,8 @@ STRATEGIES: Mapping[str, Callable[[], Strategy]] = {
 
 
 def new_strategy(name: str) -> Strategy:
-    """A strategy of that name; hyphens are as good as underscores. Raises ConfigurationError."""
-    make = STRATEGIES.get(name.replace("-", "_"))
+    """A strategy of that name, with hyphens or underscores, in either spelling. Raises ConfigurationError."""
+    make = STRATEGIES.get(name.replace("-", "_").replace("optimized", "optimised"))
     if make is None:
         raise ConfigurationError(
             f"there is no scheduling strategy {name!r}; use one of {', '.join(sorted(STRATEGIES))}"

@@ -1,0 +1,44 @@
+"""What differs between inference servers, as data.
+
+Invariant: nothing outside `fleet/backends/` asks which engine a node runs; it asks for one of these properties.
+"""
+
+from collections.abc import Mapping
+from enum import StrEnum
+
+import msgspec
+
+from crosslogic.fleet.model import BackendKind
+
+
+class Fold(StrEnum):
+    """What to do with several samples of one metric (one for each model or each engine of a node)."""
+
+    SUM = "sum"
+    MAX = "max"
+
+
+class Gauge(msgspec.Struct, frozen=True):
+    """Where one field of `NodeLoad` stands in the engine's metrics; the first name that is there counts."""
+
+    names: tuple[str, ...]
+    fold: Fold = Fold.SUM
+
+
+class Backend(msgspec.Struct, frozen=True):
+    """One kind of inference server."""
+
+    kind: BackendKind
+    health_path: str
+    """GET; 200 means that it serves."""
+    metrics_path: str | None = None
+    gauges: Mapping[str, Gauge] = {}
+    """By the name of the field of `NodeLoad`."""
+    models_path: str = "/v1/models"
+    tokenize_path: str | None = None
+    supports_stream_usage: bool = True
+    """`stream_options.include_usage` may be asked for. Whether the usage then came is for the relay to see."""
+    supports_continuous_usage: bool = False
+    """`stream_options.continuous_usage_stats`: usage in every chunk, so that a cut stream is billed exactly."""
+    sends_done: bool = True
+    """Streams end with `[DONE]`. Where False, an end without it after a finish reason is a whole answer."""

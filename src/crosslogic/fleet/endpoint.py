@@ -1,0 +1,78 @@
+"""Checking the address of a node before anybody connects to it.
+
+Whoever may register a node chooses where this product sends requests, so an address must not reach what only
+machines inside may reach: the metadata services of clouds hand out credentials to whoever asks. Loopback and
+private networks stay allowed, since nodes live there. A host name that *resolves* to such an address is not
+seen here; networks that matter should also drop the route.
+"""
+
+import ipaddress
+import socket
+from urllib.parse import urlsplit
+
+from crosslogic.kernel.errors import InvalidRequest
+
+MAX_URL_CHARS = 2_048
+_METADATA_NAMES = frozenset({"metadata", "metadata.google.internal", "instance-data", "metadata.azure.internal"})
+_METADATA_ADDRESSES = frozenset(
+    ipaddress.ip_address(text) for text in ("100.100.100.200", "192.0.0.192", "168.63.129.16", "fd00:ec2::254")
+)
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+def checked_endpoint(url: str, *, allow_link_local: bool = False) -> str:
+    """`url` as it is stored: without trailing slash and without `/v1`, which every path of ours begins with.
+
+    Raises InvalidRequest for what is no HTTP address, carries credentials, or leads to a metadata service
+    (which `allow_link_local` permits).
+    """
+    if len(url) > MAX_URL_CHARS or any(ord(char) <= 32 or ord(char) == 127 for char in url):
+        raise _refused("is too long or has blanks in it")
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        raise _refused("cannot be read") from None
+    if parts.scheme not in ("http", "https"):
+        raise _refused("must begin with http:// or https://")
+    if not host or port == 0:
+        raise _refused("names no host to connect to")
+    if parts.username is not None or parts.password is not None:
+        raise _refused("must not carry credentials; give the node's key as api_key")
+    if parts.query or parts.fragment or "\\" in url:
+        raise _refused("must end with its path")
+    if not allow_link_local and _is_metadata(host):
+        raise _refused("leads to a link-local or metadata address")
+    path = parts.path.rstrip("/").removesuffix("/v1").rstrip("/")
+    return f"{parts.scheme}://{parts.netloc.lower()}{path}"
+
+
+def _refused(why: str) -> InvalidRequest:
+    # The URL itself is left out: it may carry a password.
+    return InvalidRequest(f"the endpoint URL {why}", param="endpoint_url")
+
+
+def _is_metadata(host: str) -> bool:
+    if host.lower().rstrip(".") in _METADATA_NAMES:
+        return True
+    address = _address(host)
+    if address is None:
+        return False
+    if isinstance(address, ipaddress.IPv6Address):
+        inner = address.ipv4_mapped or address.sixtofour
+        if inner is not None:
+            address = inner
+    return address.is_link_local or address in _METADATA_ADDRESSES
+
+
+def _address(host: str) -> Address | None:
+    try:
+        return ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        pass
+    try:
+        # What the C library would take for an address too: 2852039166, 0xa9fea9fe, 169.254.43518.
+        return ipaddress.IPv4Address(socket.inet_aton(host.rstrip(".")))
+    except OSError:
+        return None
