@@ -104,6 +104,7 @@ class Dispatcher:
             attempt = await self._relay(visit, principal, call, candidate)
             return attempt
         finally:
+            self._observer.undispatched(call)
             self._finish_attempt(candidate, tokens, attempt, started_s)
 
     async def _relay(self, visit: Visit, principal: Principal, call: Call, candidate: Candidate) -> Attempt:
@@ -182,6 +183,8 @@ class Dispatcher:
         if attempt is not None:
             if attempt.outcome is not Outcome.CLIENT_CLOSED:
                 ok = attempt.outcome in (Outcome.COMPLETED, Outcome.REFUSED)
+                if not ok:
+                    self._observer.failed(_failure_name(attempt))
             relay = attempt.relay
             if relay is not None and relay.first_byte_s is not None and ok:
                 first_token_ms = (relay.first_byte_s - started_s) * 1000.0 if relay.streaming else None
@@ -208,10 +211,15 @@ class Dispatcher:
 
 
 def _failure_name(attempt: Attempt) -> str:
+    """One of the words that the metrics know."""
     relay = attempt.relay
     if relay is None:
         return "connect"
-    return relay.failure.name.lower() if relay.failure is not None else f"status_{relay.status}"
+    if attempt.outcome is Outcome.TIMEOUT:
+        return "timeout"
+    if relay.failure in (Failure.RESET, Failure.CUT, Failure.STALE):
+        return "reset"
+    return "status" if relay.status >= 400 else "malformed"
 
 
 def _ask(visit: Visit, principal: Principal, call: Call) -> Ask:

@@ -177,7 +177,8 @@ class Pipeline:
         exchange.abort()
 
     def _refuse(self, visit: Visit, refusal: Refusal) -> None:
-        self._observer.refused(visit.shown_id, visit.endpoint, visit.principal, refusal)
+        duration_s = self._loop.time() - visit.arrived_s
+        self._observer.refused(visit.shown_id, visit.endpoint, visit.principal, refusal, duration_s)
         visit.exchange.respond(refusal.status, visit.headers + refusal.header_lines(), refusal.body())
 
     def _record_of(self, visit: Visit, principal: Principal, attempt: Attempt) -> UsageRecord:
