@@ -1,0 +1,359 @@
+"""A continuous-batching engine in virtual time: vLLM's scheduler without the model.
+
+Each `step` runs one iteration: every decoding sequence gains one token, then what is left of the token budget
+prefills prompts in arrival order, in chunks. The iteration takes T = a + b·decodes + c·ΣKV + d·prefill tokens.
+The KV cache is counted in blocks; when a decode finds none, the newest sequence is preempted and later
+recomputed. No clock, no I/O, no randomness of its own: the caller owns time and the noise source, so the same
+core drives the simulated node in wall-clock time and the planner in virtual time.
+
+Invariant: blocks held by all sequences + free blocks == kv_blocks, and every sequence that was accepted ends as
+finished or aborted after finitely many steps. A step costs O(events), not O(running): all decoding sequences
+move in lock-step, so lengths are derived from one shared counter instead of being incremented one by one.
+"""
+
+from collections import OrderedDict
+from enum import StrEnum
+from typing import Protocol
+
+import msgspec
+
+
+class Noise(Protocol):
+    """What a step needs of `random.Random`."""
+
+    def lognormvariate(self, mu: float, sigma: float) -> float: ...
+
+
+class StepTime(msgspec.Struct, frozen=True):
+    """Seconds that one iteration takes (planner notes §4): fixed, per decode, per KV token, per prefill token."""
+
+    a_s: float
+    b_s: float
+    c_s: float
+    d_s: float
+
+    def duration_s(self, decodes: int, kv_tokens: int, prefill_tokens: int) -> float:
+        """The iteration's length in seconds, without noise."""
+        return self.a_s + self.b_s * decodes + self.c_s * kv_tokens + self.d_s * prefill_tokens
+
+
+class EngineConfig(msgspec.Struct, frozen=True):
+    """vLLM's scheduler limits under vLLM's names. `max_queue` bounds the waiting sequences."""
+
+    max_num_seqs: int = 256
+    max_num_batched_tokens: int = 8192
+    kv_blocks: int = 16384
+    block_tokens: int = 16
+    max_queue: int = 1024
+    noise_sigma: float = 0.0  # of the lognormal factor on each step; its mean is one
+
+    def __post_init__(self) -> None:
+        if min(self.max_num_seqs, self.kv_blocks, self.block_tokens) < 1 or self.max_queue < 0:
+            raise ValueError("the engine's limits must be positive")
+        # Decodes are never split over steps, so a full running set must always leave room for one prefill token.
+        if self.max_num_batched_tokens <= self.max_num_seqs:
+            raise ValueError("max_num_batched_tokens must be larger than max_num_seqs")
+
+
+class Refusal(StrEnum):
+    """Why `submit` did not take a sequence."""
+
+    QUEUE_FULL = "queue_full"
+    TOO_LONG = "too_long"  # would not fit into the KV cache even when alone
+
+
+class State(StrEnum):
+    NEW = "new"
+    WAITING = "waiting"
+    PREFILLING = "prefilling"
+    DECODING = "decoding"
+    FINISHED = "finished"
+    ABORTED = "aborted"
+
+
+class Sequence:
+    """One prompt and the tokens to generate for it. Owned by one engine from `submit` until it ends.
+
+    `cached_tokens` is the part of the prompt that a prefix cache saves from prefill; its blocks are still counted.
+    """
+
+    __slots__ = (
+        "_computed",
+        "_joined",
+        "_kv_at_join",
+        "_made",
+        "cached_tokens",
+        "finished_s",
+        "first_token_s",
+        "output_tokens",
+        "payload",
+        "preemptions",
+        "prompt_tokens",
+        "state",
+        "submitted_s",
+    )
+
+    def __init__(
+        self, prompt_tokens: int, output_tokens: int, *, cached_tokens: int = 0, payload: object = None
+    ) -> None:
+        if prompt_tokens < 1 or output_tokens < 1 or not 0 <= cached_tokens <= prompt_tokens:
+            raise ValueError("a sequence has at least one prompt token and one output token")
+        self.prompt_tokens = prompt_tokens
+        self.output_tokens = output_tokens
+        self.cached_tokens = cached_tokens
+        self.payload = payload  # whatever the caller wants to find again in a StepResult
+        self.state = State.NEW
+        self.preemptions = 0
+        self.submitted_s = 0.0
+        self.first_token_s: float | None = None
+        self.finished_s: float | None = None
+        self._made = 0  # tokens emitted before it last joined the decoding set (or in all, when not decoding)
+        self._computed = 0  # prefill progress
+        self._joined = 0  # the decode counter when it joined
+        self._kv_at_join = 0
+
+
+class StepResult(msgspec.Struct):
+    """What one iteration did. Every sequence in `emitted` gained exactly one token at now + duration_s."""
+
+    duration_s: float
+    emitted: list[Sequence]
+    first: list[Sequence]  # those of `emitted` whose prefill ended in this step
+    finished: list[Sequence]
+    preempted: list[Sequence]
+    decodes: int
+    kv_tokens: int
+    prefill_tokens: int
+
+
+class Engine:
+    """Plan and account iterations; see the module's docstring. Not thread-safe."""
+
+    def __init__(self, config: EngineConfig, step_time: StepTime, noise: Noise | None = None) -> None:
+        self.config = config
+        self.step_time = step_time
+        self.preemptions = 0
+        self._noise = noise
+        self._waiting: OrderedDict[Sequence, None] = OrderedDict()
+        self._prefilling: dict[Sequence, None] = {}  # with _decoding before it: admission order
+        self._decoding: dict[Sequence, None] = {}
+        self._free = config.kv_blocks
+        self._clock = 0  # decode iterations so far
+        self._decoding_kv = 0  # ΣKV of the decoding set
+        # How many decoding sequences cross a block border when clock % block_tokens == index.
+        self._borders = [0] * config.block_tokens
+        self._endings: dict[int, list[Sequence]] = {}  # clock at which they emit their last token
+
+    # -- what a caller may ask -------------------------------------------------------------------------------
+
+    @property
+    def running(self) -> int:
+        return len(self._prefilling) + len(self._decoding)
+
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def free_blocks(self) -> int:
+        return self._free
+
+    @property
+    def kv_used_ratio(self) -> float:
+        return 1.0 - self._free / self.config.kv_blocks
+
+    @property
+    def idle(self) -> bool:
+        return not (self._decoding or self._prefilling or self._waiting)
+
+    def generated(self, sequence: Sequence) -> int:
+        """Tokens emitted for this sequence so far."""
+        if sequence.state is State.DECODING:
+            return sequence._made + self._clock - sequence._joined
+        return sequence._made
+
+    def held_blocks(self, sequence: Sequence) -> int:
+        """KV blocks that this sequence holds now."""
+        if sequence.state is State.DECODING:
+            return self._blocks(self._kv_length(sequence))
+        if sequence.state is State.PREFILLING:
+            return self._blocks(sequence.prompt_tokens + sequence._made)
+        return 0
+
+    # -- what a caller may do --------------------------------------------------------------------------------
+
+    def submit(self, sequence: Sequence, now_s: float) -> Refusal | None:
+        """Queue a new sequence; the refusal says why it was not taken."""
+        if sequence.state is not State.NEW:
+            raise ValueError("a sequence is submitted once")
+        # The last token is emitted but never stored.
+        if self._blocks(sequence.prompt_tokens + sequence.output_tokens - 1) > self.config.kv_blocks:
+            return Refusal.TOO_LONG
+        if len(self._waiting) >= self.config.max_queue:
+            return Refusal.QUEUE_FULL
+        sequence.state = State.WAITING
+        sequence.submitted_s = now_s
+        self._waiting[sequence] = None
+        return None
+
+    def abort(self, sequence: Sequence) -> None:
+        """Drop a sequence and free its blocks at once; nothing happens when it has already ended."""
+        if sequence.state is State.WAITING:
+            del self._waiting[sequence]
+        elif sequence.state in (State.PREFILLING, State.DECODING):
+            self._leave(sequence)
+        elif sequence.state is not State.NEW:
+            return
+        sequence.state = State.ABORTED
+
+    def step(self, now_s: float) -> StepResult:
+        """Run one iteration that starts at `now_s`; with no work it takes no time and does nothing."""
+        preempted = self._make_room()
+        emitted = list(self._decoding)
+        decodes = len(emitted)
+        finished = self._decode(decodes)
+        # The KV read by this iteration includes the sequences that end with it.
+        kv_tokens = self._decoding_kv + sum(s.prompt_tokens + s.output_tokens - 1 for s in finished)
+        budget = self.config.max_num_batched_tokens - decodes
+        first, spent = self._prefill(budget)
+        if not preempted:  # as vLLM: no admission in an iteration that had to preempt
+            admitted, more = self._admit(budget - spent)
+            first += admitted
+            spent += more
+        duration_s = 0.0
+        if decodes or spent:
+            duration_s = self.step_time.duration_s(decodes, kv_tokens, spent)
+            if self._noise is not None and self.config.noise_sigma:
+                sigma = self.config.noise_sigma
+                duration_s *= self._noise.lognormvariate(-sigma * sigma / 2, sigma)
+        end_s = now_s + duration_s
+        for sequence in first:
+            if sequence.first_token_s is None:
+                sequence.first_token_s = end_s
+            if sequence.state is State.FINISHED:
+                finished.append(sequence)
+        for sequence in finished:
+            sequence.finished_s = end_s
+        return StepResult(duration_s, emitted + first, first, finished, preempted, decodes, kv_tokens, spent)
+
+    # -- inside ----------------------------------------------------------------------------------------------
+
+    def _blocks(self, tokens: int) -> int:
+        return -(-tokens // self.config.block_tokens)
+
+    def _kv_length(self, sequence: Sequence) -> int:
+        return sequence._kv_at_join + self._clock - sequence._joined
+
+    def _border(self, sequence: Sequence) -> int:
+        return (sequence._joined - sequence._kv_at_join) % self.config.block_tokens
+
+    def _make_room(self) -> list[Sequence]:
+        """Preempt the newest sequences until every remaining decode can store its token."""
+        preempted: list[Sequence] = []
+        slot = self._clock % self.config.block_tokens
+        while self._borders[slot] > self._free:
+            newest = next(reversed(self._prefilling or self._decoding))
+            self._leave(newest)
+            newest.state = State.WAITING
+            newest.preemptions += 1
+            self.preemptions += 1
+            self._waiting[newest] = None
+            self._waiting.move_to_end(newest, last=False)  # it keeps its place in the order of arrival
+            preempted.append(newest)
+        return preempted
+
+    def _decode(self, decodes: int) -> list[Sequence]:
+        """One more token for every decoding sequence; returns those that are complete with it."""
+        if not decodes:
+            return []
+        self._free -= self._borders[self._clock % self.config.block_tokens]
+        self._clock += 1
+        self._decoding_kv += decodes
+        finished = self._endings.pop(self._clock, [])
+        for sequence in finished:
+            self._leave(sequence, ending=True)
+            sequence.state = State.FINISHED
+        return finished
+
+    def _prefill(self, budget: int) -> tuple[list[Sequence], int]:
+        """Chunks for the prompts under way, oldest first; returns the completed ones and the tokens spent."""
+        completed: list[Sequence] = []
+        spent = 0
+        for sequence in self._prefilling:
+            if spent >= budget:
+                break
+            chunk = min(budget - spent, sequence.prompt_tokens + sequence._made - sequence._computed)
+            sequence._computed += chunk
+            spent += chunk
+            if sequence._computed == sequence.prompt_tokens + sequence._made:
+                completed.append(sequence)
+        for sequence in completed:
+            del self._prefilling[sequence]
+            self._join(sequence)
+        return completed, spent
+
+    def _admit(self, budget: int) -> tuple[list[Sequence], int]:
+        """Start waiting sequences in order of arrival while seats, blocks and token budget last.
+
+        All blocks of the prompt are taken at admission: a prompt that could not be completed is not begun.
+        """
+        completed: list[Sequence] = []
+        spent = 0
+        while self._waiting and spent < budget and self.running < self.config.max_num_seqs:
+            sequence = next(iter(self._waiting))
+            target = sequence.prompt_tokens + sequence._made
+            needed = self._blocks(target)
+            if needed > self._free:
+                break
+            del self._waiting[sequence]
+            self._free -= needed
+            # At least one token is always computed, to sample from.
+            start = min(sequence.cached_tokens, target - 1)
+            chunk = min(budget - spent, target - start)
+            sequence._computed = start + chunk
+            sequence.state = State.PREFILLING
+            spent += chunk
+            if sequence._computed == target:
+                self._join(sequence)
+                completed.append(sequence)
+            else:
+                self._prefilling[sequence] = None
+        return completed, spent
+
+    def _join(self, sequence: Sequence) -> None:
+        """The prefill is complete: it emits a token now and decodes from the next iteration on."""
+        length = sequence.prompt_tokens + sequence._made
+        sequence._made += 1
+        remaining = sequence.output_tokens - sequence._made
+        if remaining == 0:
+            sequence.state = State.FINISHED
+            self._free += self._blocks(length)
+            return
+        sequence.state = State.DECODING
+        sequence._joined = self._clock
+        sequence._kv_at_join = length
+        self._decoding[sequence] = None
+        self._decoding_kv += length
+        self._borders[self._border(sequence)] += 1
+        self._endings.setdefault(self._clock + remaining, []).append(sequence)
+
+    def _leave(self, sequence: Sequence, *, ending: bool = False) -> None:
+        """Give back all that a running sequence holds. `ending`: already taken out of `_endings`."""
+        self._free += self.held_blocks(sequence)
+        if sequence.state is State.PREFILLING:
+            del self._prefilling[sequence]
+        else:
+            if not ending:
+                ends = self._joined_until(sequence)
+                self._endings[ends].remove(sequence)
+                if not self._endings[ends]:
+                    del self._endings[ends]
+            self._borders[self._border(sequence)] -= 1
+            self._decoding_kv -= self._kv_length(sequence)
+            made = self.generated(sequence)
+            del self._decoding[sequence]
+            sequence._made = made
+        sequence._computed = 0
+
+    def _joined_until(self, sequence: Sequence) -> int:
+        return sequence._joined + sequence.output_tokens - sequence._made

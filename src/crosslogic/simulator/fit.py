@@ -1,0 +1,255 @@
+"""Fits the engine's step time to measured serving results, and says how well it reproduces them.
+
+Per configuration (model, GPU, precision, backend, layout) the closed-loop identity of the planner notes §4,
+ITL = a + b·n + c·n·(isl + osl/2) + d·n·isl/osl, gives four non-negative coefficients by least squares of relative
+errors; first-token times join with a small weight, since they alone tell prefill apart where prompts have one
+length. What remains of the first-token time after replaying the row in the engine is spent outside the batching
+loop (HTTP, tokenizer, client) and becomes the front time. Errors are those of the replay, not of the identity.
+
+`python -m crosslogic.simulator.fit ROWS.csv.gz OUT.json` writes the packaged table anew.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import itertools
+import statistics
+import sys
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from random import Random
+
+import msgspec
+
+from crosslogic.simulator.engine import EngineConfig, StepTime
+from crosslogic.simulator.sweep import closed_loop
+
+FIRST_TOKEN_WEIGHT = 0.1
+MAX_FIRST_TOKEN_MS = 8000.0  # rows above are unstable, says the source's note
+MIN_ROWS = 8
+MAX_REPLAY_OUTPUT = 2048  # longer answers are fitted, but not replayed: they say little about first tokens
+SOURCE = (
+    "Fitted by crosslogic.simulator.fit to measured_e2e_silicon.csv.gz, a subset of ai-dynamo/aiconfigurator "
+    "(commit 095f58a51c4ca8e61b66ec108d86f223f8d559ce, silicon_sample.csv), aggregated mode, ttft_ms < 8000. "
+    "The rows are measured; these coefficients are calibrated to them."
+)
+LICENCE = "Apache-2.0 (the measured rows: NVIDIA; most of them from InferenceX by SemiAnalysis)"
+
+
+class Configuration(msgspec.Struct, frozen=True, order=True):
+    """What a set of measured rows has in common."""
+
+    model: str
+    gpu: str
+    precision: str
+    backend: str
+    tp: int
+    layout: str  # empty for plain tensor parallelism
+
+
+class Row(msgspec.Struct, frozen=True):
+    """One measurement: closed loop of so many clients, mean times in seconds."""
+
+    clients: int
+    input_tokens: int
+    output_tokens: int
+    ttft_s: float
+    itl_s: float
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """One configuration of the packaged table, with the replay's median relative errors."""
+
+    model: str
+    gpu: str
+    precision: str
+    backend: str
+    tp: int
+    layout: str
+    a_s: float
+    b_s: float
+    c_s: float
+    d_s: float
+    front_s: float
+    front_s_per_token: float
+    rows: int
+    itl_median_error: float
+    ttft_median_error: float
+
+    @property
+    def step_time(self) -> StepTime:
+        return StepTime(self.a_s, self.b_s, self.c_s, self.d_s)
+
+
+class Table(msgspec.Struct, frozen=True):
+    source: str
+    licence: str
+    entries: list[Entry]
+
+
+def read_rows(path: Path) -> dict[Configuration, list[Row]]:
+    """The usable rows of a CSV file (gzipped or not) with the columns of the packaged one, by configuration."""
+    groups: dict[Configuration, list[Row]] = defaultdict(list)
+    with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as file:
+        for line in csv.DictReader(file):
+            if line["mode"] != "agg" or not line["concurrency"] or not line["tpot_ms"] or not line["ttft_ms"]:
+                continue
+            if float(line["ttft_ms"]) >= MAX_FIRST_TOKEN_MS or int(line["osl"]) < 2:
+                continue
+            groups[_configuration(line)].append(
+                Row(
+                    int(float(line["concurrency"])),
+                    int(line["isl"]),
+                    int(line["osl"]),
+                    float(line["ttft_ms"]) / 1e3,
+                    float(line["tpot_ms"]) / 1e3,
+                )
+            )
+    return groups
+
+
+def fit_step_time(rows: Iterable[Row]) -> StepTime:
+    """The four coefficients that reproduce these rows best under the closed-loop identity."""
+    features: list[tuple[float, ...]] = []
+    targets: list[float] = []
+    for row in rows:
+        n, isl, osl = row.clients, row.input_tokens, row.output_tokens
+        kv = n * (isl + osl / 2)
+        features.append(tuple(f / row.itl_s for f in (1.0, n, kv, n * isl / osl)))
+        targets.append(1.0)
+        # A prompt waits for half of the step under way, shares its own, and meets others' prefill on the way.
+        first = (1.5, 1.5 * n, 1.5 * kv, isl + 0.5 * n * isl * isl / (osl * (isl + osl)))
+        features.append(tuple(FIRST_TOKEN_WEIGHT * f / row.ttft_s for f in first))
+        targets.append(FIRST_TOKEN_WEIGHT)
+    return StepTime(*non_negative_least_squares(features, targets))
+
+
+def fit(configuration: Configuration, rows: list[Row]) -> Entry:
+    """Fit one configuration and replay its rows."""
+    step_time = fit_step_time(rows)
+    replayed = [(row, *replay(step_time, row)) for row in rows if row.output_tokens <= MAX_REPLAY_OUTPUT]
+    shares = [(1 / r.ttft_s, r.input_tokens / r.ttft_s) for r, _, _ in replayed]
+    missing = [1 - ttft_s / r.ttft_s for r, ttft_s, _ in replayed]
+    front_s, front_s_per_token = non_negative_least_squares(shares, missing)
+    itl_errors = [abs(itl_s / r.itl_s - 1) for r, _, itl_s in replayed]
+    ttft_errors = [
+        abs((ttft_s + front_s + front_s_per_token * r.input_tokens) / r.ttft_s - 1) for r, ttft_s, _ in replayed
+    ]
+    figures = (step_time.a_s, step_time.b_s, step_time.c_s, step_time.d_s, front_s, front_s_per_token)
+    a_s, b_s, c_s, d_s, front_s, front_s_per_token = (float(f"{figure:.4g}") for figure in figures)
+    return Entry(
+        **msgspec.structs.asdict(configuration),
+        a_s=a_s,
+        b_s=b_s,
+        c_s=c_s,
+        d_s=d_s,
+        front_s=front_s,
+        front_s_per_token=front_s_per_token,
+        rows=len(rows),
+        itl_median_error=round(statistics.median(itl_errors), 4),
+        ttft_median_error=round(statistics.median(ttft_errors), 4),
+    )
+
+
+def replay(step_time: StepTime, row: Row) -> tuple[float, float]:
+    """First-token time without the front, and time between tokens, of the engine under the row's load."""
+    config = EngineConfig(max_num_seqs=4096, max_num_batched_tokens=8192, kv_blocks=10**7, max_queue=10**5)
+    measured = closed_loop(
+        config,
+        step_time,
+        Random(row.clients),
+        clients=row.clients,
+        input_tokens=row.input_tokens,
+        output_tokens=row.output_tokens,
+        rounds=2,
+    )
+    return measured.ttft_s, measured.itl_s
+
+
+def fit_all(path: Path) -> Table:
+    """Fit every configuration with at least MIN_ROWS replayable rows at two or more loads."""
+    entries = []
+    for configuration, rows in sorted(read_rows(path).items()):
+        usable = [row for row in rows if row.output_tokens <= MAX_REPLAY_OUTPUT]
+        if len(usable) >= MIN_ROWS and len({row.clients for row in usable}) > 1:
+            entries.append(fit(configuration, rows))
+    return Table(SOURCE, LICENCE, entries)
+
+
+def non_negative_least_squares(features: Sequence[tuple[float, ...]], targets: list[float]) -> list[float]:
+    """min |Ax − y| with x ≥ 0, exactly: with so few unknowns every set of positive ones can be tried."""
+    size = len(features[0])
+    gram = [[sum(f[i] * f[j] for f in features) for j in range(size)] for i in range(size)]
+    moment = [sum(f[i] * y for f, y in zip(features, targets, strict=True)) for i in range(size)]
+    best, best_gain = [0.0] * size, 0.0
+    for count in range(1, size + 1):
+        for chosen in itertools.combinations(range(size), count):
+            solved = _solve([[gram[i][j] for j in chosen] for i in chosen], [moment[i] for i in chosen])
+            if solved is None or min(solved) < 0:
+                continue
+            # At a stationary point of the subset the squared error falls by xᵀAᵀy.
+            gain = sum(x * moment[i] for x, i in zip(solved, chosen, strict=True))
+            if gain > best_gain:
+                best_gain = gain
+                best = [0.0] * size
+                for x, i in zip(solved, chosen, strict=True):
+                    best[i] = x
+    return best
+
+
+def _solve(matrix: list[list[float]], right: list[float]) -> list[float] | None:
+    """Gaussian elimination after scaling to a unit diagonal; None when the unknowns cannot be told apart."""
+    size = len(right)
+    scale = [matrix[i][i] ** 0.5 or 1.0 for i in range(size)]
+    rows = [[matrix[i][j] / (scale[i] * scale[j]) for j in range(size)] + [right[i] / scale[i]] for i in range(size)]
+    for column in range(size):
+        pivot = max(range(column, size), key=lambda r: abs(rows[r][column]))
+        if abs(rows[pivot][column]) < 1e-9:
+            return None
+        rows[column], rows[pivot] = rows[pivot], rows[column]
+        for other in range(size):
+            if other != column:
+                factor = rows[other][column] / rows[column][column]
+                rows[other] = [x - factor * y for x, y in zip(rows[other], rows[column], strict=True)]
+    return [rows[i][size] / rows[i][i] / scale[i] for i in range(size)]
+
+
+def _configuration(line: dict[str, str]) -> Configuration:
+    parallel = {
+        name: int(line[column] or 1)
+        for name, column in (
+            ("pp", "pp_size"),
+            ("dp", "attention_dp_size"),
+            ("ep", "moe_ep_size"),
+        )
+    }
+    layout = " ".join(f"{name}{size}" for name, size in parallel.items() if size > 1)
+    precision = line["precision"] or line["gemm_quant_mode"]
+    return Configuration(
+        line["model_path"],
+        line["system"],
+        {"": "bf16", "float16": "bf16", "bfloat16": "bf16"}.get(precision, precision),
+        line["backend"],
+        int(line["tp_size"] or 1),
+        layout,
+    )
+
+
+def main(arguments: list[str]) -> int:
+    """Write the table that is packaged with the simulator."""
+    if len(arguments) != 2:
+        sys.stderr.write("usage: python -m crosslogic.simulator.fit ROWS.csv[.gz] OUT.json\n")
+        return 2
+    table = fit_all(Path(arguments[0]))
+    head = msgspec.json.encode({"source": table.source, "licence": table.licence})[:-1]
+    lines = b",\n".join(msgspec.json.encode(entry) for entry in table.entries)
+    Path(arguments[1]).write_bytes(head + b',"entries":[\n' + lines + b"\n]}\n")
+    errors = sorted(entry.itl_median_error for entry in table.entries)
+    sys.stdout.write(f"{len(errors)} configurations, median ITL error {statistics.median(errors):.3f}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
