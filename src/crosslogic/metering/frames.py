@@ -9,6 +9,7 @@ is seeded with the header's and with its length: a frame of another segment, or 
 Invariant: what `read_frame` returns was written by `write_frame` with the same seed, in whole.
 """
 
+import contextlib
 import struct
 import zlib
 from collections.abc import Sequence
@@ -31,8 +32,6 @@ _encoder = msgspec.msgpack.Encoder()
 _entries_decoder = msgspec.msgpack.Decoder(list[Entry])
 _raw_decoder = msgspec.msgpack.Decoder(list[msgspec.Raw])
 _entry_decoder = msgspec.msgpack.Decoder(Entry)
-_head_decoder = msgspec.msgpack.Decoder(list[object])
-_KNOWN_TAGS = frozenset({"intent", "usage"})
 
 
 class Tail(Enum):
@@ -92,19 +91,17 @@ def read_frame(data: memoryview, at: int, seed: int, *, left_bytes: int) -> tupl
 
 
 def decode_entries(payload: bytes | memoryview) -> tuple[list[Entry], int]:
-    """The entries of a frame, and how many were left out because only a later version knows their tag.
-
-    Raises msgspec.ValidationError when an entry has a known tag and a wrong shape: that is damage, not news.
-    """
+    """The entries of a frame whose checksum holds, and how many of them only a later version understands."""
     try:
         return _entries_decoder.decode(payload), 0
-    except msgspec.ValidationError:
-        entries: list[Entry] = []
-        unknown = 0
-        for raw in _raw_decoder.decode(payload):
-            fields = _head_decoder.decode(raw)
-            if fields and fields[0] in _KNOWN_TAGS:
-                entries.append(_entry_decoder.decode(raw))
-            else:
-                unknown += 1
-        return entries, unknown
+    except msgspec.MsgspecError:
+        pass
+    try:
+        raws = _raw_decoder.decode(payload)
+    except msgspec.MsgspecError:
+        return [], 1
+    entries: list[Entry] = []
+    for raw in raws:
+        with contextlib.suppress(msgspec.MsgspecError):
+            entries.append(_entry_decoder.decode(raw))
+    return entries, len(raws) - len(entries)

@@ -78,3 +78,15 @@ class UsageRecord(msgspec.Struct, frozen=True, tag="usage", array_like=True):
     @property
     def total_tokens(self) -> int:
         return self.prompt_tokens + self.completion_tokens
+
+
+class UsageSum(msgspec.Struct, frozen=True):
+    """Usage of one group of ledger rows. `group` has one value for each name that was grouped by."""
+
+    group: dict[str, str]
+    requests: int
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int
+    total_tokens: int
+    cost_pusd: int

@@ -20,7 +20,7 @@ from crosslogic.metering.frames import (
 )
 from crosslogic.metering.segment import SegmentName
 
-SLICE_BYTES = 256 << 10
+SLICE_BYTES = 512 << 10
 
 
 class Slice(msgspec.Struct, frozen=True):
@@ -55,13 +55,14 @@ def read_slice(path: Path, offset: int = 0, *, limit_bytes: int = SLICE_BYTES) -
 
 
 def _read_frames(fd: int, start: int, size: int, seed: int, limit_bytes: int) -> Slice:
-    data = memoryview(os.pread(fd, limit_bytes, start))
+    # A poll that finds nothing new reads these few bytes only.
+    data = memoryview(os.pread(fd, FRAME_HEAD_BYTES, start))
     entries: list[Entry] = []
     unknown = at = 0
     while True:
         tail, length = read_frame(data, at, seed, left_bytes=size - start - at)
         if tail is Tail.MORE and at == 0:
-            # The first frame is longer than the slice (or the slice shorter than a frame's head).
+            # There is a frame; it may be longer than the slice.
             wanted = max(FRAME_HEAD_BYTES + length, limit_bytes)
             longer = memoryview(os.pread(fd, wanted, start))
             if len(longer) > len(data):
@@ -70,11 +71,7 @@ def _read_frames(fd: int, start: int, size: int, seed: int, limit_bytes: int) ->
             tail = Tail.TORN  # the file was cut while we read it
         if tail is not Tail.FRAME:
             break
-        try:
-            known, skipped = decode_entries(data[at + FRAME_HEAD_BYTES : at + FRAME_HEAD_BYTES + length])
-        except msgspec.MsgspecError:
-            tail = Tail.TORN
-            break
+        known, skipped = decode_entries(data[at + FRAME_HEAD_BYTES : at + FRAME_HEAD_BYTES + length])
         entries += known
         unknown += skipped
         at += FRAME_HEAD_BYTES + length
