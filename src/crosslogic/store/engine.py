@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Connection, event, make_url
+from sqlalchemy import URL, Connection, event, make_url, text
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
@@ -39,6 +39,12 @@ async def reading(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
     """A connection for reads only, in one snapshot on SQLite; it never waits for a writer there."""
     async with engine.connect() as conn:
         yield await conn.execution_options(**{_BEGIN: "BEGIN DEFERRED"})
+
+
+async def ping(engine: AsyncEngine) -> None:
+    """Ask the database for nothing; raises one of DATABASE_ERRORS when it does not answer."""
+    async with reading(engine) as conn:
+        await conn.execute(text("SELECT 1"))
 
 
 def _parse(url: str) -> URL:
