@@ -58,6 +58,8 @@ class FileJournal:
         self, directory: Path, life: str, lock: LifeLock, start_us: int, segment_bytes: int, open_sync: OpenSync
     ) -> None:
         self.stats = JournalStats()
+        # Told the seconds of each commit and how many usage records it held.
+        self.on_commit: Callable[[float, int], None] | None = None
         self._directory = directory
         self._life = life
         self._lock = lock
@@ -231,6 +233,9 @@ class FileJournal:
         for waiter in waiters:
             if waiter is not None and not waiter.done():
                 waiter.set_result(None)
+        if self.on_commit is not None:
+            records = len(waiters) - waiters.count(None)
+            self.on_commit(self._loop.time() - self._flying_since_s, records)
         if self._awaited or len(self._entries) >= BATCH_ENTRIES or self._closing.is_set():
             self._loop.call_soon(self._commit)
         else:
