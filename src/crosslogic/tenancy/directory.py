@@ -11,11 +11,19 @@ from collections.abc import Iterable
 import msgspec
 
 from crosslogic.kernel.ids import EnvId, KeyId, OrgId
-from crosslogic.limits.model import NO_LIMITS, Layer, Limits, Scope
+from crosslogic.limits.model import NO_LIMITS, Limits
+from crosslogic.limits.scopes import reservable_tokens, scopes_of
 from crosslogic.tenancy.keys import KeyHasher
 from crosslogic.tenancy.model import Environment, Org, Principal, Role, Status
 
-GLOBAL_SCOPE_ID = "global"
+
+class LayerLimits(msgspec.Struct, frozen=True):
+    """What the configuration says of each layer. `org`, `env` and `key` hold where one has no own ceiling."""
+
+    global_: Limits = NO_LIMITS
+    org: Limits = NO_LIMITS
+    env: Limits = NO_LIMITS
+    key: Limits = NO_LIMITS
 
 
 class KeyEntry(msgspec.Struct, gc=False):
@@ -33,9 +41,9 @@ class KeyEntry(msgspec.Struct, gc=False):
 
 
 class Directory:
-    def __init__(self, hash_key: KeyHasher, global_limits: Limits = NO_LIMITS) -> None:
+    def __init__(self, hash_key: KeyHasher, limits: LayerLimits | None = None) -> None:
         self._hash_key = hash_key
-        self._global_limits = global_limits
+        self._limits = limits or LayerLimits()
         self._orgs: dict[OrgId, Org] = {}
         self._environments: dict[EnvId, Environment] = {}
         self._by_hash: dict[bytes, KeyEntry] = {}
@@ -75,8 +83,8 @@ class Directory:
         if gone is not None:
             del self._by_hash[gone.key_hash]
 
-    def set_global_limits(self, limits: Limits) -> None:
-        self._global_limits = limits
+    def set_limits(self, limits: LayerLimits) -> None:
+        self._limits = limits
         self._forget(self._environments.keys())
 
     def replace(self, orgs: Iterable[Org], environments: Iterable[Environment], keys: Iterable[KeyEntry]) -> None:
@@ -98,11 +106,14 @@ class Directory:
         org = self._orgs.get(env.org_id) if env is not None else None
         if env is None or org is None:
             return None
-        layers = (
-            Scope(Layer.GLOBAL, GLOBAL_SCOPE_ID, self._global_limits),
-            Scope(Layer.ORG, org.id, org.limits),
-            Scope(Layer.ENV, env.id, env.limits),
-            Scope(Layer.KEY, entry.id, entry.limits),
+        scopes = scopes_of(
+            self._limits.global_,
+            org_id=org.id,
+            org_limits=_inherited(org.limits, self._limits.org),
+            env_id=env.id,
+            env_limits=_inherited(env.limits, self._limits.env),
+            key_id=entry.id,
+            key_limits=_inherited(entry.limits, self._limits.key),
         )
         entry.principal = Principal(
             org_id=org.id,
@@ -113,11 +124,20 @@ class Directory:
             role=entry.role,
             region=entry.region or env.region,
             allowed_models=_allowed_models(org, env),
-            scopes=tuple(scope for scope in layers if scope.limits != NO_LIMITS),
+            scopes=scopes,
+            reservable_tokens=reservable_tokens(scopes),
             expires_at_s=entry.expires_at_s,
             refusal=_refusal(org, env, entry),
         )
         return entry.principal
+
+
+def _inherited(own: Limits, defaults: Limits) -> Limits:
+    """`own`, with the ceilings that it leaves open taken from `defaults`."""
+    if defaults is NO_LIMITS or defaults == NO_LIMITS:
+        return own
+    fields = msgspec.structs.asdict(own)
+    return Limits(**{name: getattr(defaults, name) if value is None else value for name, value in fields.items()})
 
 
 def _allowed_models(org: Org, env: Environment) -> frozenset[str] | None:

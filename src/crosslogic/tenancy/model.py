@@ -82,4 +82,5 @@ class Principal(msgspec.Struct, frozen=True, gc=False):
     allowed_models: frozenset[str] | None
     scopes: tuple[Scope, ...]
     expires_at_s: float | None = None  # seconds since 1970
+    reservable_tokens: int | None = None  # the most that one request may reserve under `scopes`
     refusal: str | None = None  # "tenant_suspended" | "key_suspended" | "key_revoked"

@@ -46,6 +46,7 @@ class TenancySql:
 
     async def org(self, ref: str) -> Org:
         """The org of this id or name. Raises NotFound."""
+        _check_ref(ref, "org")
         column = orgs.c.id if ref.startswith("org_") else orgs.c.name
         return rows.to_org(await self._one(select(orgs).where(column == ref), "org"))
 
@@ -85,6 +86,7 @@ class TenancySql:
 
     async def environment(self, org_id: OrgId, ref: str) -> Environment:
         """The org's environment of this id or name. Raises NotFound, also for one of another org."""
+        _check_ref(ref, "environment")
         column = environments.c.id if ref.startswith("env_") else environments.c.name
         query = select(environments).where(environments.c.org_id == org_id, column == ref)
         return rows.to_environment(await self._one(query, "environment"))
@@ -137,6 +139,7 @@ class TenancySql:
 
     async def key(self, key_id: KeyId) -> ApiKey:
         """Raises NotFound."""
+        _check_ref(key_id, "key")
         return rows.to_key(await self._one(_keys_with_last_use().where(api_keys.c.id == key_id), "key"))
 
     async def key_by_hash(self, key_hash: bytes) -> ApiKey | None:
@@ -164,6 +167,7 @@ class TenancySql:
 
     async def change_key(self, key_id: KeyId, *, status: Status | None = None, limits: Limits | None = None) -> ApiKey:
         """Change what is given. Raises NotFound; Conflict for a revoked key, which stays as it is for good."""
+        _check_ref(key_id, "key")
         values = _changed(status=status, limits=limits, allowed_models=None)
         async with self._engine.begin() as conn:
             if values and await _change_unrevoked(conn, key_id, values):
@@ -220,6 +224,12 @@ class TenancySql:
         async with reading(self._engine) as conn:
             found: Sequence[RowMapping] = (await conn.execute(query)).mappings().all()
             return found
+
+
+def _check_ref(ref: str, word: str) -> None:
+    """Ids and names are ASCII; other text may not even be encodable for the database (NUL, lone surrogates)."""
+    if not (ref.isascii() and ref.isprintable()):
+        raise NotFound(f"there is no such {word}")
 
 
 async def _change_unrevoked(conn: AsyncConnection, key_id: KeyId, values: dict[str, Any]) -> bool:
