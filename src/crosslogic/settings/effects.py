@@ -12,8 +12,14 @@ from crosslogic.settings.model import Settings
 
 Path = tuple[str, ...]
 
-_OFF_ONLY = ("enable_caching", "enable_queuing", "enable_priority", "enable_billing", "enable_payments")
-_OFF_ONLY_TOO = ("enable_distributed",)
+_OFF_ONLY = (
+    "enable_caching",
+    "enable_queuing",
+    "enable_priority",
+    "enable_billing",
+    "enable_payments",
+    "enable_distributed",
+)
 _ON_ONLY = ("enable_multi_tenant", "enable_cost_tracking", "enable_multi_model")
 _UNUSED: tuple[Path, ...] = (
     ("limits", "key_requests_per_day"),
@@ -36,7 +42,7 @@ _UNUSED: tuple[Path, ...] = (
 def warnings(settings: Settings) -> list[str]:
     """Sentences about what the user set and will not get, and about what is open to everybody."""
     found = []
-    for flag in (*_OFF_ONLY, *_OFF_ONLY_TOO):
+    for flag in _OFF_ONLY:
         if getattr(settings, flag):
             found.append(f"{flag}: true has no effect in this version")
     for flag in _ON_ONLY:

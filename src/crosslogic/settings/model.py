@@ -113,7 +113,11 @@ class Settings(Section):
 
     def database_url(self) -> str:
         """The configured database, else the SQLite file in `data_dir`. It may hold a password: do not show it."""
-        return self.database.address() or f"sqlite:///{self.data_dir / 'crosslogic.db'}"
+        return self.database.address() or f"sqlite:///{self.sqlite_file()}"
+
+    def sqlite_file(self) -> Path:
+        """The database when no other is configured."""
+        return self.data_dir / "crosslogic.db"
 
     def journal_dir(self) -> Path:
         return self.journal.dir or self.data_dir / "journal"

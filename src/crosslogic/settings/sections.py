@@ -3,7 +3,7 @@
 from typing import Annotated, Literal
 from urllib.parse import quote, urlsplit, urlunsplit
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_validator
 
 from crosslogic.fleet.model import BackendKind
 from crosslogic.limits.model import Limits
@@ -20,14 +20,18 @@ from crosslogic.settings.values import (
     Truth,
 )
 
-Strategy = Literal[
-    "least-loaded",
-    "round-robin",
-    "weighted-health",
-    "weighted-latency",
-    "cost-optimized",
-    "prefix-affinity",
-    "random",
+Strategy = Annotated[
+    Literal[
+        "least_loaded",
+        "round_robin",
+        "weighted_health",
+        "weighted_latency",
+        "cost_optimised",
+        "prefix_affinity",
+        "random",
+    ],
+    # the interface document writes hyphens
+    BeforeValidator(lambda value: value.replace("-", "_") if isinstance(value, str) else value),
 ]
 
 
@@ -176,7 +180,7 @@ class FleetSettings(Section):
 class SchedulingSettings(Section):
     """Which node serves a request."""
 
-    strategy: Strategy = Field(default="least-loaded", description="How a node is picked.")
+    strategy: Strategy = Field(default="least_loaded", description="How a node is picked.")
     retries: Annotated[Count, Field(le=10)] = Field(default=3, description="Other nodes to try before the first byte.")
     policy: Literal["weighted-fair", "priority", "fifo"] = Field(
         default="weighted-fair", description="Order of requests that wait."

@@ -8,7 +8,7 @@ import re
 _MARK = rb"[redacted]"
 # The last group of each is the secret.
 _SECRETS = re.compile(
-    rb"(?P<kept>clsk_(?:live_|test_)?"  # our own keys
+    rb"(?P<kept>clsk_(?:live_|test_|admin_)?"  # our own keys
     rb"|[Bb]earer\s+"
     rb"|\b(?:sk[-_]|rk_|whsec_)(?:live_|test_|proj-|ant-)?"  # OpenAI, Anthropic, Stripe
     rb"|(?<=://)[^\s:/@]*:(?=[^\s/@]*@))"  # user:password@ in a URL

@@ -1,0 +1,73 @@
+"""`crosslogic orgs`: the organisations that buy."""
+
+from typing import Annotated
+
+import typer
+
+from crosslogic.cli.client import DATA_DIR, AdminKeyOption, DataDirOption, UrlOption, management
+from crosslogic.cli.keys import ConcurrencyOption, RequestsOption, TokensOption, limits_of
+from crosslogic.cli.options import JsonOption, given
+from crosslogic.cli.output import limits_text, print_json, print_table
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="Create and list organisations.")
+
+ENVIRONMENTS = ("dev", "staging", "prod")  # architecture document §11
+
+
+@app.command()
+def create(
+    name: Annotated[str, typer.Argument(help="Name, unique.")],
+    plan: Annotated[str, typer.Option(help="Billing plan.")] = "free",
+    env: Annotated[
+        list[str] | None, typer.Option(help="Environment to make; repeatable.  [default: dev, staging, prod]")
+    ] = None,
+    model: Annotated[list[str] | None, typer.Option(help="Allow only this model; repeatable.")] = None,
+    requests_per_minute: RequestsOption = None,
+    tokens_per_minute: TokensOption = None,
+    concurrency: ConcurrencyOption = None,
+    as_json: JsonOption = False,
+    url: UrlOption = None,
+    admin_key: AdminKeyOption = None,
+    data_dir: DataDirOption = DATA_DIR,
+) -> None:
+    """Create an organisation with its environments."""
+    limits = limits_of(requests_per_minute, tokens_per_minute, concurrency)
+    body = given(name=name, billing_plan=plan, limits=limits or None, allowed_models=model)
+    with management(url, admin_key, data_dir) as api:
+        org = api.post("/admin/orgs", body)
+        made = [api.post(f"/admin/orgs/{org['id']}/environments", {"name": each}) for each in env or ENVIRONMENTS]
+    if as_json:
+        print_json({**org, "environments": made})
+    else:
+        typer.echo(f"{org['id']}  {name}, with {', '.join(each['name'] for each in made)}")
+
+
+@app.command("list")
+def list_orgs(
+    status: Annotated[str | None, typer.Option(help="active or suspended.")] = None,
+    as_json: JsonOption = False,
+    url: UrlOption = None,
+    admin_key: AdminKeyOption = None,
+    data_dir: DataDirOption = DATA_DIR,
+) -> None:
+    """List organisations."""
+    with management(url, admin_key, data_dir) as api:
+        rows = list(api.rows("/admin/orgs", status=status))
+    if as_json:
+        print_json(rows)
+        return
+    print_table(
+        ("id", "name", "status", "plan", "limits", "models"),
+        (
+            (
+                row["id"],
+                row["name"],
+                row["status"],
+                row["billing_plan"],
+                limits_text(row["limits"]),
+                row["allowed_models"] or "all",
+            )
+            for row in rows
+        ),
+        nothing="there are no organisations",
+    )

@@ -1,0 +1,51 @@
+"""Answers on standard output: tables for people, JSON for programs."""
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+_WIDTH_WITHOUT_TERMINAL = 200
+
+
+def print_json(value: Any) -> None:
+    typer.echo(json.dumps(value, indent=2, default=str))
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, nothing: str) -> None:
+    """One row each; `nothing` is printed when there are none."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        # names come from tenants: no markup of theirs is obeyed
+        table.add_row(*(escape(_text(value)) for value in row))
+    if not table.row_count:
+        typer.echo(nothing)
+        return
+    width = None if sys.stdout.isatty() else _WIDTH_WITHOUT_TERMINAL
+    Console(width=width, highlight=False).print(table)
+
+
+def limits_text(limits: dict[str, int | None]) -> str:
+    """Ceilings in a few words; a dash when there are none."""
+    units = {"requests_per_minute": "requests/min", "tokens_per_minute": "tokens/min", "concurrency": "at once"}
+    parts = [f"{limits[name]:,} {unit}" for name, unit in units.items() if limits.get(name) is not None]
+    return ", ".join(parts) or "-"
+
+
+def _text(value: Any) -> str:
+    if value is None or value == "":
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value)) or "-"
+    return str(value)
