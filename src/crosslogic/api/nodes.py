@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Response
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SecretStr, field_validator
+from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
 from crosslogic.fleet.lifecycle import HEARTBEAT_INTERVAL_S, Heartbeat
 from crosslogic.fleet.model import BackendKind, Node, NodeLoad, NodeStatus
@@ -32,26 +32,36 @@ def _alias(*names: str) -> AliasChoices:
     return AliasChoices(*names)
 
 
-class _VramBody(BaseModel):
-    """Sizes of GPU memory: `vram_total_mb` in MiB, or the document's `vram_total`: 48, "48 GB", "49152 MB"."""
+def _in_mib(value: object) -> object:
+    """The document's sizes of GPU memory: 48, "48", "48 GB", "49152 MB"; a bare number is in GB."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return value
+    match = _SIZE.fullmatch(str(value))
+    unit = match.group(2).upper() if match else None
+    if match is None or unit not in _MIB_PER:
+        raise ValueError('write a size as 48 (GB), "48 GB" or "49152 MB"')
+    return round(float(match.group(1)) * _MIB_PER[unit])
+
+
+Size = Annotated[Count, BeforeValidator(_in_mib)]
+
+
+class _NodeBody(BaseModel):
+    """What registration and heartbeat both may say."""
 
     model_config = ConfigDict(extra="ignore")
 
-    vram_free_mb: Count | None = Field(default=None, validation_alias=_alias("vram_free_mb", "vram_free"))
+    vram_free_mb: Count | None = None
+    vram_free: Size | None = Field(default=None, description="The same as text or in GB.")
+    throughput_tokens_per_sec: Rate | None = Field(
+        default=None, validation_alias=_alias("throughput_tokens_per_sec", "throughput_tokens_per_s")
+    )
 
-    @field_validator("vram_free_mb", "vram_total_mb", mode="before", check_fields=False)
-    @classmethod
-    def _in_mib(cls, value: object) -> object:
-        if not isinstance(value, str):
-            return value
-        match = _SIZE.fullmatch(value)
-        unit = match.group(2).upper() if match else None
-        if match is None or unit not in _MIB_PER:
-            raise ValueError('write a size as 49152 (MiB) or "48 GB"')
-        return round(float(match.group(1)) * _MIB_PER[unit])
+    def free_mb(self) -> int | None:
+        return self.vram_free if self.vram_free_mb is None else self.vram_free_mb
 
 
-class RegisterBody(_VramBody):
+class RegisterBody(_NodeBody):
     """What a node says when it registers (§21.2)."""
 
     endpoint_url: Annotated[str, Field(min_length=1, max_length=2048)]
@@ -64,10 +74,8 @@ class RegisterBody(_VramBody):
     spot: bool = False
     gpu_type: Name | None = None
     gpu_count: Annotated[int, Field(ge=0, le=1024)] = 1
-    vram_total_mb: Count | None = Field(default=None, validation_alias=_alias("vram_total_mb", "vram_total"))
-    throughput_tokens_per_sec: Rate | None = Field(
-        default=None, validation_alias=_alias("throughput_tokens_per_sec", "throughput_tokens_per_s")
-    )
+    vram_total_mb: Count | None = None
+    vram_total: Size | None = Field(default=None, description="The same as text or in GB.")
     spot_price_usd_per_hour: Rate | None = Field(
         default=None, validation_alias=_alias("spot_price_usd_per_hour", "spot_price")
     )
@@ -87,8 +95,8 @@ class RegisterBody(_VramBody):
             spot=self.spot,
             gpu_type=self.gpu_type,
             gpu_count=self.gpu_count,
-            vram_total_mb=self.vram_total_mb,
-            vram_free_mb=self.vram_free_mb,
+            vram_total_mb=self.vram_total if self.vram_total_mb is None else self.vram_total_mb,
+            vram_free_mb=self.free_mb(),
             throughput_tokens_per_s=self.throughput_tokens_per_sec,
             spot_price_usd_per_hour=self.spot_price_usd_per_hour,
             tailnet_ip=self.tailnet_ip,
@@ -97,7 +105,7 @@ class RegisterBody(_VramBody):
         )
 
 
-class HeartbeatBody(_VramBody):
+class HeartbeatBody(_NodeBody):
     """What a node says every five seconds (§22.1); an empty body says that it lives."""
 
     status: NodeStatus | None = None
@@ -109,9 +117,6 @@ class HeartbeatBody(_VramBody):
     tokens_in_flight: Count | None = None
     kv_cache_used_ratio: Ratio | None = None
     tokens_per_second: Rate | None = None
-    throughput_tokens_per_sec: Rate | None = Field(
-        default=None, validation_alias=_alias("throughput_tokens_per_sec", "throughput_tokens_per_s")
-    )
     health_score: Ratio | None = None
 
     def heartbeat(self) -> Heartbeat:
@@ -126,7 +131,7 @@ class HeartbeatBody(_VramBody):
             status=self.status,
             models=None if self.model_list is None else tuple(dict.fromkeys(self.model_list)),
             health_score=self.health_score,
-            vram_free_mb=self.vram_free_mb,
+            vram_free_mb=self.free_mb(),
             throughput_tokens_per_s=self.throughput_tokens_per_sec,
         )
 
