@@ -74,7 +74,7 @@ class Pipeline:
         if isinstance(call, Refusal):
             self._refuse(visit, call)
             return
-        admission = await self._limiter.admit(principal.scopes, call.tokens_to_reserve)
+        admission = await self._limiter.admit(principal.scopes, call.reservation(principal.reservable_tokens))
         visit.headers += header_block(admission)
         if isinstance(admission, Rejected):
             self._observer.rate_limited(admission)

@@ -45,10 +45,18 @@ class Call(msgspec.Struct, frozen=True):
     asked_for_usage: bool  # the caller wants the usage chunk
     prefix_hash: int
     body: bytes  # what the node gets
+    bounded: bool = True  # whether the caller said how long the answer may be
 
     @property
     def tokens_to_reserve(self) -> int:
         return self.prompt_tokens_estimate + self.max_output_tokens * self.choices
+
+    def reservation(self, most: int | None) -> int:
+        """Tokens to reserve where at most `most` can be: without a bound of the caller's the default must give way."""
+        tokens = self.tokens_to_reserve
+        if most is None or self.bounded or tokens <= most:
+            return tokens
+        return max(most, self.prompt_tokens_estimate + self.choices)
 
     def for_model(self, model: str) -> "Call":
         """The same call for another model."""
@@ -122,7 +130,8 @@ def read_call(
     choices = _choices(fields.n)
     prompt_tokens, least_prompt_tokens = estimate_tokens(prompt)
     _check_prompt(least_prompt_tokens, bounds)
-    output_tokens = _output_tokens(endpoint, fields, bounds, default_output_tokens)
+    asked_tokens = _asked_output_tokens(endpoint, fields, bounds)
+    output_tokens = asked_tokens if asked_tokens is not None else _default_tokens(bounds, default_output_tokens)
     asked_for_usage = _asked_for_usage(fields)
     changes: dict[str, Any] = {}
     if fields.model != bounds.id:
@@ -141,6 +150,7 @@ def read_call(
         asked_for_usage,
         zlib.crc32(prompt[:PREFIX_BYTES]),
         body,
+        asked_tokens is not None,
     )
 
 
@@ -223,8 +233,8 @@ def _check_prompt(least_prompt_tokens: int, bounds: ModelBounds) -> None:
         )
 
 
-def _output_tokens(endpoint: Endpoint, fields: _Fields, bounds: ModelBounds, default: int) -> int:
-    """How many tokens the answer may have; an explicit bound over the model's is refused."""
+def _asked_output_tokens(endpoint: Endpoint, fields: _Fields, bounds: ModelBounds) -> int | None:
+    """How long the caller lets the answer be, None when it does not say; over the model's bound is refused."""
     if not endpoint.generates:
         return 0
     ceiling = bounds.max_output_tokens or bounds.context_window
@@ -241,6 +251,11 @@ def _output_tokens(endpoint: Endpoint, fields: _Fields, bounds: ModelBounds, def
                 param=name,
             )
         return int(asked)
+    return None
+
+
+def _default_tokens(bounds: ModelBounds, default: int) -> int:
+    ceiling = bounds.max_output_tokens or bounds.context_window
     return default if ceiling is None else min(default, ceiling)
 
 

@@ -1,0 +1,50 @@
+"""`crosslogic control`: the management API, the node registry and the periodic jobs, as one process."""
+
+import asyncio
+import sys
+
+from crosslogic.gateway.operations import Operations
+from crosslogic.jobs.table import control_jobs
+from crosslogic.kernel.clock import SystemClock
+from crosslogic.kernel.errors import ConfigurationError
+from crosslogic.net.asgi import AsgiBridge
+from crosslogic.net.server import HttpServer
+from crosslogic.settings.model import Settings
+from crosslogic.store.engine import create_engine
+from crosslogic.telemetry.metrics import SCHEMA
+from crosslogic.telemetry.slots import Slots
+from crosslogic.wiring import translate
+from crosslogic.wiring.checks import database_check
+from crosslogic.wiring.management import Management
+from crosslogic.wiring.process import Background, run_until_stopped, start_logging
+
+
+def run_control(settings: Settings) -> None:
+    """Run until SIGINT or SIGTERM; ends the process."""
+    sys.exit(run_until_stopped(lambda stop: _control(settings, stop)))
+
+
+async def _control(settings: Settings, stop: asyncio.Event) -> int:
+    if settings.auth.admin_key is None:
+        raise ConfigurationError("the management API needs an admin key; set CROSSLOGIC_AUTH__ADMIN_KEY")
+    log = start_logging(settings.log)
+    engine = create_engine(settings.database_url(), pool_size=settings.database.pool_size)
+    background = Background(stop)
+    checks = {"database": database_check(engine)}
+    management = Management(settings, engine=engine, background=background, checks=checks)
+    api = AsgiBridge(management.app(settings.auth.admin_key.get_secret_value()))
+    server = HttpServer(Operations(checks, Slots(schema=SCHEMA), api), translate.server_limits(settings))
+    try:
+        static_nodes = [translate.static_node(node) for node in settings.nodes]
+        await management.start(static_nodes, control_jobs(engine, SystemClock()))
+        port = await server.listen(settings.control.host, settings.control.port)
+        sys.stdout.write(f"management API on http://{settings.control.host}:{port}\n")
+        sys.stdout.flush()
+        await stop.wait()
+        await server.close(settings.server.drain_s)
+    finally:
+        await background.close()
+        await management.close()
+        await engine.dispose()
+        log.close()
+    return 0

@@ -1,0 +1,93 @@
+"""One gateway worker process: serves on a socket that its parent bound, until told to stop or until the parent dies."""
+
+import asyncio
+import logging
+import socket
+from contextlib import AsyncExitStack
+from multiprocessing import parent_process
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from crosslogic.kernel.clock import SystemClock
+from crosslogic.kernel.errors import CrossLogicError
+from crosslogic.metering.journal import FileJournal
+from crosslogic.net.server import HttpServer
+from crosslogic.settings.model import Settings
+from crosslogic.settings.watch import SettingsWatcher
+from crosslogic.store.engine import create_engine
+from crosslogic.telemetry.log import LogWriter
+from crosslogic.telemetry.metrics import SCHEMA, Metrics
+from crosslogic.telemetry.slots import Slots
+from crosslogic.wiring import translate
+from crosslogic.wiring.checks import database_check, journal_check
+from crosslogic.wiring.gateway import GatewayProcess
+from crosslogic.wiring.limiter import new_limiter
+from crosslogic.wiring.process import Background, run_until_stopped, start_logging
+
+log = logging.getLogger(__name__)
+
+
+def run_worker(settings: Settings, number: int, sock: socket.socket, metrics_dir: Path, ready: Connection) -> None:
+    """Entry point of the child process; `ready` is told once the worker serves."""
+    raise SystemExit(run_until_stopped(lambda stop: _worker(settings, number, sock, metrics_dir, ready, stop)))
+
+
+async def _worker(
+    settings: Settings, number: int, sock: socket.socket, metrics_dir: Path, ready: Connection, stop: asyncio.Event
+) -> int:
+    _watch_parent(stop)
+    lines = start_logging(settings.log)
+    async with AsyncExitStack() as stack:
+        stack.callback(lines.close)
+        try:
+            await _start(settings, number, sock, metrics_dir, stop, stack, lines)
+        except (CrossLogicError, SQLAlchemyError, OSError) as error:
+            log.error(
+                "worker %d cannot start: %s", number, error if isinstance(error, CrossLogicError) else type(error)
+            )
+            return 1
+        ready.send_bytes(b"ready")
+        await stop.wait()
+    return 0
+
+
+async def _start(
+    settings: Settings,
+    number: int,
+    sock: socket.socket,
+    metrics_dir: Path,
+    stop: asyncio.Event,
+    stack: AsyncExitStack,
+    lines: LogWriter,
+) -> None:
+    """Build and start everything; each part puts its end on `stack`, to be undone in reverse."""
+    engine = create_engine(settings.database_url(), pool_size=2)
+    stack.push_async_callback(engine.dispose)
+    journal = await FileJournal.open(settings.journal_dir(), f"worker{number}", clock=SystemClock())
+    background = Background(stop)
+    gateway = GatewayProcess(
+        settings,
+        engine=engine,
+        journal=journal,
+        limiter=await new_limiter(settings),
+        metrics=Metrics(Slots(metrics_dir, number, schema=SCHEMA)),
+        log=lines,
+        background=background,
+        checks={"database": database_check(engine), "journal": journal_check(journal)},
+    )
+    stack.push_async_callback(gateway.close)
+    stack.push_async_callback(background.close)
+    await gateway.start()
+    background.start("settings", SettingsWatcher(settings, gateway.apply).run())
+    server = HttpServer(gateway.handler, translate.server_limits(settings))
+    await server.listen(sock=sock)
+    stack.push_async_callback(server.close, settings.server.drain_s)
+
+
+def _watch_parent(stop: asyncio.Event) -> None:
+    """A parent that was killed cannot stop its workers: each notices by itself."""
+    parent = parent_process()
+    if parent is not None:
+        asyncio.get_running_loop().add_reader(parent.sentinel, stop.set)
