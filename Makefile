@@ -1,0 +1,63 @@
+# Needs Python 3.11 or newer, make and git; everything else comes from the lock files.
+# ARGS passes options on:  make up ARGS="--port 9000",  make test ARGS="tests/unit -k limits"
+
+SHELL := /bin/sh
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
+ARGS :=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup up test lint format bench lock docs clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-8s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(VENV)/dev.stamp ## Install everything for development into .venv
+
+up: $(VENV)/runtime.stamp ## Run the whole cloud here, on one port; Ctrl-C stops it
+	@exec $(BIN)/crosslogic up $(ARGS)
+
+test: $(VENV)/dev.stamp ## Run every test, on real PostgreSQL and Redis
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/dev.stamp ## Check style, types and the direction of imports
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+format: $(VENV)/dev.stamp ## Format the code
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: $(VENV)/dev.stamp ## Measure us beside the peers, into bench/results
+	$(BIN)/python -m bench $(ARGS)
+
+docs: $(VENV)/runtime.stamp ## Write the generated pages of docs/
+	$(BIN)/python tools/write_docs.py
+
+lock: ## Resolve the dependencies of pyproject.toml into the lock files anew
+	tools/lock.sh
+
+clean: ## Remove what was installed here; data of `make up` stays
+	rm -rf $(VENV)
+
+# The two stamps say what is installed, so that a second call costs nothing.
+$(VENV)/runtime.stamp: requirements.lock pyproject.toml | $(BIN)/python
+	$(call install,requirements.lock)
+	@touch $@
+
+$(VENV)/dev.stamp: requirements-dev.lock requirements.lock pyproject.toml | $(BIN)/python
+	$(call install,requirements-dev.lock)
+	@touch $(VENV)/runtime.stamp $@
+
+# Nothing is compiled ahead: most of it is never imported.
+define install
+	@echo "installing $(1) ..."
+	@$(PIP) install --quiet --no-compile --require-hashes -r $(1)
+	@$(PIP) install --quiet --no-compile --no-deps --no-build-isolation -e .
+endef
+
+$(BIN)/python:
+	@tools/make_venv.sh $(VENV) $(PYTHON)
