@@ -7,6 +7,7 @@ from fastapi import APIRouter, Depends, FastAPI
 
 from crosslogic.api import environments, errors, health, keys, orgs, usage
 from crosslogic.api.auth import require_admin
+from crosslogic.api.nodes import nodes_router
 from crosslogic.api.request_ids import RequestIds
 from crosslogic.api.services import ApiServices
 
@@ -23,7 +24,7 @@ def create_app(services: ApiServices, routers: Sequence[APIRouter] = ()) -> Fast
     )
     app.state.services = services
     app.include_router(health.router)
-    for router in (*ADMIN_ROUTERS, *routers):
+    for router in (*ADMIN_ROUTERS, nodes_router(services.nodes), *routers):
         app.include_router(router, dependencies=[Depends(require_admin)])
     errors.install(app)
     app.add_middleware(RequestIds)

@@ -37,13 +37,13 @@ async def list_environments(
     services: Services,
     prefix: Word | None = None,
     status: Status | None = None,
-    after: Word | None = None,
+    cursor: Word | None = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
 ) -> Page[EnvironmentView]:
-    found = await services.tenancy.environments(org, name_prefix=prefix or "", status=status, after=after, limit=limit)
+    found = await services.tenancy.environments(org, name_prefix=prefix or "", status=status, after=cursor, limit=limit)
     return Page(
         data=[EnvironmentView.of(env) for env in found],
-        next_after=found[-1].id if len(found) == limit else None,
+        next_cursor=found[-1].id if len(found) == limit else None,
     )
 
 

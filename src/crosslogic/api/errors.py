@@ -29,7 +29,11 @@ _OF_ERROR: Final = {
     errors.Unavailable: (503, "server_error", "unavailable"),
     errors.CrossLogicError: (500, "server_error", "internal_error"),
 }
-_OF_STATUS: Final = {404: ("not_found", "there is nothing at this address"), 405: ("method_not_allowed", None)}
+_OF_STATUS: Final = {
+    400: ("invalid_request", "the body is no JSON"),
+    404: ("not_found", "there is nothing at this address"),
+    405: ("method_not_allowed", None),
+}
 # What a database that is there says of a statement of ours that is wrong: no reason to try again.
 _OUR_FAULT: Final = (
     database.IntegrityError,
@@ -87,7 +91,9 @@ async def _of_framework(_request: Request, error: HTTPException) -> JSONResponse
 
 
 async def _of_database(request: Request, error: database.DBAPIError) -> JSONResponse:
-    if isinstance(error, _OUR_FAULT):
+    # SQLite has one class of error for a wrong statement and for a file that cannot be read.
+    wrong_statement = getattr(error.orig, "sqlite_errorname", None) == "SQLITE_ERROR"
+    if wrong_statement or isinstance(error, _OUR_FAULT):
         return await _of_surprise(request, error)
     return await _of_outage(request, error)
 

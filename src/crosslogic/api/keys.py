@@ -44,14 +44,14 @@ async def list_keys(
     environment: Word | None = None,
     prefix: Word | None = None,
     status: Status | None = None,
-    after: Word | None = None,
+    cursor: Word | None = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
 ) -> Page[KeyView]:
     """`prefix` is the beginning of the key's name; `environment` needs `org`."""
     found = await services.tenancy.keys(
-        org=org, env=environment, name_prefix=prefix or "", status=status, after=after, limit=limit
+        org=org, env=environment, name_prefix=prefix or "", status=status, after=cursor, limit=limit
     )
-    return Page(data=[KeyView.of(key) for key in found], next_after=found[-1].id if len(found) == limit else None)
+    return Page(data=[KeyView.of(key) for key in found], next_cursor=found[-1].id if len(found) == limit else None)
 
 
 @router.get("/{key_id}")

@@ -30,10 +30,10 @@ class View(BaseModel):
 
 
 class Page(BaseModel, Generic[T]):
-    """One page of a list; `next_after` is what `after` takes to get the next one, null on the last."""
+    """One page of a list; `next_cursor` is what `cursor` takes to get the next one, null on the last."""
 
     data: list[T]
-    next_after: str | None = None
+    next_cursor: str | None = None
 
 
 def _whole(value: object) -> object:

@@ -28,11 +28,11 @@ async def list_orgs(
     services: Services,
     prefix: Word | None = None,
     status: Status | None = None,
-    after: Word | None = None,
+    cursor: Word | None = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
 ) -> Page[OrgView]:
-    found = await services.tenancy.orgs(name_prefix=prefix or "", status=status, after=after, limit=limit)
-    return Page(data=[OrgView.of(org) for org in found], next_after=found[-1].id if len(found) == limit else None)
+    found = await services.tenancy.orgs(name_prefix=prefix or "", status=status, after=cursor, limit=limit)
+    return Page(data=[OrgView.of(org) for org in found], next_cursor=found[-1].id if len(found) == limit else None)
 
 
 @router.get("/{org}")

@@ -3,10 +3,11 @@
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Protocol
 
 from fastapi import Request
 
+from crosslogic.fleet.registry import Registry
 from crosslogic.metering.model import UsageSum
 from crosslogic.tenancy.keys import KeyHasher
 from crosslogic.tenancy.service import TenancyService
@@ -26,10 +27,10 @@ class UsageReader(Protocol):
 class ApiServices:
     tenancy: TenancyService
     usage: UsageReader
+    nodes: Registry
     admin_key_hash: bytes = field(repr=False)
     hash_key: KeyHasher
     checks: Mapping[str, Check]  # what /ready asks, by the name that it tells; a failing check raises
-    nodes: Any = None  # the registry that the routes of api/nodes.py act on
 
 
 def services_of(request: Request) -> ApiServices:

@@ -15,7 +15,7 @@ from crosslogic.metering.model import UsageSum
 
 MAX_GROUPS = 10_000
 
-Dimension = Literal["model", "env", "key", "day"]
+Dimension = Literal["model", "env", "key", "day", "endpoint", "region", "outcome"]
 router = APIRouter(prefix="/admin/usage", tags=["usage"])
 
 
