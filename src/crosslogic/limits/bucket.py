@@ -23,6 +23,8 @@ bound above. Callers that do not say how much they want are the gateway's busine
 tells how much may be reserved, and settlement charges the rest as debt.
 """
 
+from typing import Any
+
 from crosslogic.limits.model import Admitted, Dimension, Headroom, Rejected, Scope
 from crosslogic.limits.plan import Counter, Gate, Plan
 
@@ -36,7 +38,7 @@ class Reservation:
 
     __slots__ = ("local", "open", "plan")
 
-    def __init__(self, plan: Plan[Counter], local: bool = True) -> None:
+    def __init__(self, plan: Plan[Any], local: bool = True) -> None:
         self.plan = plan
         self.open = True
         self.local = local  # False: charged in Redis

@@ -29,6 +29,13 @@ class Counter:
         self.in_flight = 0
         self.plans = 0
 
+    def governed_by(self, scope: Scope) -> None:
+        """The newest limits of the scope, for counters that pass them on."""
+
+    def idle(self, now_s: float) -> bool:
+        """Forgetting this counter changes no answer."""
+        return self.plans == 0 and self.in_flight == 0 and max(self.full_at_s) <= now_s
+
 
 C_co = TypeVar("C_co", bound=Counter, covariant=True)
 C = TypeVar("C", bound=Counter)
@@ -38,7 +45,9 @@ class Plan(Generic[C_co]):
     """Scopes ready to be counted; `workers` > 1 makes the gates this worker's share of the limits."""
 
     __slots__ = (
+        "alone",
         "counters",
+        "rank",
         "request_gates",
         "request_owners",
         "scopes",
@@ -54,9 +63,11 @@ class Plan(Generic[C_co]):
     def __init__(self, scopes: tuple[Scope, ...], counters: tuple[C_co, ...], workers: int = 1, rank: int = 0) -> None:
         pairs = list(zip(scopes, counters, strict=True))
         self.scopes = scopes
-        self.source: Sequence[Scope] = scopes  # what the caller passed: the book finds the plan by its identity
+        self.source = scopes  # what the caller passed: the book finds the plan by its identity
         self.counters: Sequence[C_co] = counters
         self.workers = workers
+        self.rank = rank
+        self.alone: Plan[C_co] | None = None  # the same scopes as one worker's share, for the Redis adapter
         self.used_s = 0.0
         self.request_gates, self.request_owners = _gates(pairs, Unit.REQUESTS, workers)
         self.token_gates, self.token_owners = _gates(pairs, Unit.TOKENS, workers)
@@ -101,6 +112,7 @@ class PlanBook(Generic[C]):
         self._plans: dict[int, Plan[C]] = {}
         self._counters: dict[tuple[Layer, str], C] = {}
         self._nothing: Plan[C] = Plan((), ())
+        self._lists: dict[tuple[Scope, ...], tuple[Scope, ...]] = {}
         self._old_plans: deque[int] = deque()
         self._old_counters: deque[tuple[Layer, str]] = deque()
 
@@ -121,16 +133,21 @@ class PlanBook(Generic[C]):
         return self._add(scopes, now_s) if scopes else self._nothing
 
     def _add(self, scopes: Sequence[Scope], now_s: float) -> Plan[C]:
+        if not isinstance(scopes, tuple):  # a list may change under us: one tuple stands for all equal lists
+            scopes = self._lists.setdefault(tuple(scopes), tuple(scopes))
+            known = self._plans.get(id(scopes))
+            if known is not None:
+                known.used_s = now_s
+                return known
         self._forget_idle(now_s)
         limited = tuple(scope for scope in scopes if not scope.limits.unlimited)
         plan = Plan(limited, tuple(self._counter(scope) for scope in limited))
         plan.used_s = now_s
-        if isinstance(scopes, tuple):  # a list might change under us
-            plan.source = scopes
-            for counter in plan.counters:
-                counter.plans += 1
-            self._plans[id(scopes)] = plan
-            self._old_plans.append(id(scopes))
+        plan.source = scopes
+        for counter in plan.counters:
+            counter.plans += 1
+        self._plans[id(scopes)] = plan
+        self._old_plans.append(id(scopes))
         return plan
 
     def _counter(self, scope: Scope) -> C:
@@ -139,6 +156,7 @@ class PlanBook(Generic[C]):
         if counter is None:
             counter = self._counters[name] = self._new_counter(scope)
             self._old_counters.append(name)
+        counter.governed_by(scope)
         return counter
 
     def _forget_idle(self, now_s: float) -> None:
@@ -149,12 +167,14 @@ class PlanBook(Generic[C]):
                 self._old_plans.append(key)
                 continue
             del self._plans[key]
+            if self._lists.get(plan.source) is plan.source:
+                del self._lists[plan.source]
             for counter in plan.counters:
                 counter.plans -= 1
         for _ in range(min(_STEPS * 4, len(self._old_counters))):
             name = self._old_counters.popleft()
             counter = self._counters[name]
-            if counter.plans == 0 and counter.in_flight == 0 and max(counter.full_at_s) <= now_s:
+            if counter.idle(now_s):
                 del self._counters[name]
             else:
                 self._old_counters.append(name)
