@@ -351,9 +351,13 @@ async def test_it_outlives_a_database_that_goes_away(serve: Serve, fetch: HttpFe
 
 async def test_probing_uses_no_proxy_of_the_environment(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     proxy, server = await serve({}), await serve({"/x": (200, "direct")})
-    monkeypatch.setenv("HTTP_PROXY", proxy.url)
-    monkeypatch.setenv("http_proxy", proxy.url)
-    assert httpx.AsyncClient()._mounts  # an ordinary client would use it
+    for name in ("HTTP_PROXY", "http_proxy"):
+        monkeypatch.setenv(name, proxy.url)
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    async with httpx.AsyncClient() as ordinary:
+        assert (await ordinary.get(server.url + "/x")).text == "not found"
+    proxy.asked.clear()
     async with HttpFetch() as direct:
         answer = await direct(server.url + "/x", api_key=None, timeout_s=2.0)
     assert answer is not None

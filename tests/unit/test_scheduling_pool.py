@@ -173,33 +173,43 @@ def test_a_busy_model_weighs_on_the_other_models_of_its_node() -> None:
     assert n.in_flight_tokens == 500
 
 
-def heartbeats(pool: Pool, reported: int, count: int) -> None:
-    for beat in range(1, count + 1):
-        pool.update(
-            [
-                node(
-                    "a",
-                    load=NodeLoad(requests_running=1, tokens_in_flight=reported),
-                    last_heartbeat_at=START + timedelta(seconds=5 * beat),
-                )
-            ]
-        )
+def beat(pool: Pool, number: int, **load: int) -> None:
+    """The node's heartbeat number `number` reaches the pool."""
+    pool.update([node("a", load=NodeLoad(**load), last_heartbeat_at=START + timedelta(seconds=5 * number))])
 
 
 def test_heartbeats_teach_what_other_gateways_sent() -> None:
     pool = pool_of(node("a"))
     ledger = by_id(pool)["a"].ledger
     ledger.add(1000)
-    heartbeats(pool, reported=5000, count=20)
-    assert ledger.elsewhere_tokens == pytest.approx(4000, rel=0.02)
-    assert ledger.load_s == pytest.approx(5.0, rel=0.02)
+    beat(pool, 1, tokens_in_flight=5000)
+    assert (ledger.elsewhere_tokens, ledger.load_s) == (4000.0, 5.0)
+    beat(pool, 2, tokens_in_flight=1000)
+    assert (ledger.elsewhere_tokens, ledger.load_s) == (0.0, 1.0)
 
 
-def test_heartbeats_of_our_own_work_add_nothing() -> None:
+def test_where_a_node_reports_requests_they_are_taken_for_ordinary_ones() -> None:
     pool = pool_of(node("a"))
-    by_id(pool)["a"].ledger.add(1000)
-    heartbeats(pool, reported=1000, count=20)
-    assert by_id(pool)["a"].ledger.load_s == 1.0
+    ledger = by_id(pool)["a"].ledger
+    for _ in range(200):
+        ledger.add(100)
+        ledger.remove(100)
+    beat(pool, 1, requests_running=2)  # forgets the peak of one
+    beat(pool, 2, requests_running=3, requests_waiting=1)
+    assert ledger.elsewhere_tokens == pytest.approx(400, rel=0.01)
+
+
+def test_a_lone_gateway_never_takes_its_own_finished_work_for_somebody_elses() -> None:
+    pool = pool_of(node("a"))
+    ledger = by_id(pool)["a"].ledger
+    for number in range(1, 20):
+        for _ in range(number):
+            ledger.add(700)
+        reported = ledger.requests
+        for _ in range(number):
+            ledger.remove(700)
+        beat(pool, number, requests_running=reported)
+        assert ledger.load_s == 0.0
 
 
 def test_models_are_listed_as_an_org_may_see_them() -> None:

@@ -7,7 +7,6 @@ seen here; networks that matter should also drop the route.
 """
 
 import ipaddress
-import socket
 from urllib.parse import urlsplit
 
 from crosslogic.kernel.errors import InvalidRequest
@@ -71,8 +70,28 @@ def _address(host: str) -> Address | None:
         return ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
         pass
+    return _loose_ipv4(host.rstrip("."))
+
+
+def _loose_ipv4(host: str) -> ipaddress.IPv4Address | None:
+    """What the C library takes for an address too: 2852039166, 0xa9fea9fe, 0251.0376.43518 (inet_aton(3))."""
+    parts = host.split(".")
     try:
-        # What the C library would take for an address too: 2852039166, 0xa9fea9fe, 169.254.43518.
-        return ipaddress.IPv4Address(socket.inet_aton(host.rstrip(".")))
-    except OSError:
+        numbers = [_c_number(part) for part in parts]
+    except ValueError:
         return None
+    *leading, last = numbers
+    if len(parts) > 4 or any(number > 255 for number in leading) or last >= 256 ** (5 - len(parts)):
+        return None
+    value = last
+    for place, number in enumerate(leading):
+        value |= number << (24 - 8 * place)
+    return ipaddress.IPv4Address(value)
+
+
+def _c_number(text: str) -> int:
+    if not text.isascii() or not text.isalnum() or len(text) > 16:
+        raise ValueError(text)
+    if text[:2] in ("0x", "0X"):
+        return int(text[2:] or "0", 16)
+    return int(text, 8) if text[0] == "0" and len(text) > 1 else int(text)

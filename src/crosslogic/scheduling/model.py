@@ -17,7 +17,7 @@ DEFAULT_TOKENS_PER_S = 1000.0
 """Capacity of one GPU of which nothing is known; only its ratio to other nodes matters."""
 
 _DEFAULT_TOKENS_PER_REQUEST = 512.0
-_REPORT_WEIGHT = 0.25
+_REQUEST_WEIGHT = 0.05
 _LATENCY_WEIGHT = 0.2
 
 
@@ -65,48 +65,57 @@ class ModelListing(msgspec.Struct, frozen=True):
 class Ledger:
     """Work in flight on one node, shared by the candidates of all models that the node serves.
 
-    What this gateway dispatched is counted exactly. What other gateways dispatched is learned from heartbeats:
-    the slowly averaged, signed difference between what the node reports and what was counted here. Signed and
-    averaged, because a report is seconds old: for a lone gateway the differences cancel to nothing, where
-    trusting each report would count its own finished work once more and send everybody to the same node
-    (the herding of reference/gateway.md, pain 22).
+    What this gateway dispatched is counted exactly. What others dispatched is what a heartbeat reports beyond the
+    most that this gateway had in flight since the heartbeat before. The most, not what is in flight now: a report
+    is seconds old, and a lone gateway that has finished its work meanwhile would otherwise count it once more,
+    as somebody else's, and send everything to another node (reference/gateway.md, pain 22).
     """
 
-    __slots__ = ("_elsewhere", "load_s", "requests", "seconds_per_token", "tokens", "tokens_per_request")
+    __slots__ = (
+        "_peak_requests",
+        "_peak_tokens",
+        "elsewhere_tokens",
+        "load_s",
+        "requests",
+        "seconds_per_token",
+        "tokens",
+        "tokens_per_request",
+    )
 
     def __init__(self, capacity_tokens_per_s: float) -> None:
         self.requests = 0
         self.tokens = 0
         self.tokens_per_request = _DEFAULT_TOKENS_PER_REQUEST
-        self._elsewhere = 0.0
+        self.elsewhere_tokens = 0.0
         self.seconds_per_token = 1.0 / capacity_tokens_per_s
         self.load_s = 0.0
-
-    @property
-    def elsewhere_tokens(self) -> float:
-        """Tokens in flight that other gateways sent, as estimated from heartbeats."""
-        return max(0.0, self._elsewhere)
+        self._peak_requests = 0
+        self._peak_tokens = 0
 
     def add(self, tokens: int) -> None:
         self.requests += 1
         self.tokens += tokens
+        if self.requests > self._peak_requests:
+            self._peak_requests = self.requests
+        if self.tokens > self._peak_tokens:
+            self._peak_tokens = self.tokens
         self._weigh()
 
     def remove(self, tokens: int) -> None:
         """Give back what `add` took; giving back more than is there leaves zero."""
         self.requests = self.requests - 1 if self.requests > 0 else 0
         self.tokens = self.tokens - tokens if self.tokens > tokens else 0
-        self.tokens_per_request += 0.05 * (tokens - self.tokens_per_request)
+        self.tokens_per_request += _REQUEST_WEIGHT * (tokens - self.tokens_per_request)
         self._weigh()
 
     def report(self, load: NodeLoad) -> None:
         """Take in a heartbeat."""
-        reported: float
         if load.tokens_in_flight is not None:
-            reported = load.tokens_in_flight
+            beyond = float(load.tokens_in_flight - self._peak_tokens)
         else:
-            reported = (load.requests_running + load.requests_waiting) * self.tokens_per_request
-        self._elsewhere += _REPORT_WEIGHT * (reported - self.tokens - self._elsewhere)
+            beyond = (load.requests_running + load.requests_waiting - self._peak_requests) * self.tokens_per_request
+        self.elsewhere_tokens = max(0.0, beyond)
+        self._peak_requests, self._peak_tokens = self.requests, self.tokens
         self._weigh()
 
     def resize(self, capacity_tokens_per_s: float) -> None:
@@ -114,8 +123,7 @@ class Ledger:
         self._weigh()
 
     def _weigh(self) -> None:
-        elsewhere = self._elsewhere
-        self.load_s = (self.tokens + elsewhere if elsewhere > 0.0 else self.tokens) * self.seconds_per_token
+        self.load_s = (self.tokens + self.elsewhere_tokens) * self.seconds_per_token
 
 
 class Candidate:
