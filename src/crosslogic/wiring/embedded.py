@@ -99,13 +99,14 @@ class _EmbeddedCloud:
         management = Management(settings, engine=engine, background=background, checks=checks)
         stack.push_async_callback(management.close)
         credentials = await self._credentials(management)
+        metrics = Metrics(Slots(schema=SCHEMA))
 
         gateway = GatewayProcess(
             settings,
             engine=engine,
             journal=journal,
-            limiter=await new_limiter(settings),
-            metrics=Metrics(Slots(schema=SCHEMA)),
+            limiter=await new_limiter(settings, stack, checks, metrics.limiter_degraded),
+            metrics=metrics,
             log=self._log,
             background=background,
             checks=checks,

@@ -67,15 +67,17 @@ async def _start(
     stack.push_async_callback(engine.dispose)
     journal = await FileJournal.open(settings.journal_dir(), f"worker{number}", clock=SystemClock())
     background = Background(stop)
+    metrics = Metrics(Slots(metrics_dir, number, schema=SCHEMA))
+    checks = {"database": database_check(engine), "journal": journal_check(journal)}
     gateway = GatewayProcess(
         settings,
         engine=engine,
         journal=journal,
-        limiter=await new_limiter(settings),
-        metrics=Metrics(Slots(metrics_dir, number, schema=SCHEMA)),
+        limiter=await new_limiter(settings, stack, checks, metrics.limiter_degraded),
+        metrics=metrics,
         log=lines,
         background=background,
-        checks={"database": database_check(engine), "journal": journal_check(journal)},
+        checks=checks,
     )
     stack.push_async_callback(gateway.close)
     stack.push_async_callback(background.close)
