@@ -17,7 +17,8 @@ from crosslogic.simulator.requests import Generation, Json, Prompt
 if TYPE_CHECKING:
     from random import Random
 
-MAX_SCHEMA_DEPTH = 8
+MAX_SCHEMA_DEPTH = 6
+MAX_SCHEMA_ITEMS = 8
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -103,24 +104,34 @@ def _example(schema: Any, rng: Random, definitions: Any, depth: int) -> Any:
         if isinstance(schema.get(union), list) and schema[union]:
             return _example(schema[union][0], rng, definitions, depth + 1)
     kind = schema.get("type")
-    if isinstance(kind, list):
+    if isinstance(kind, list):  # the first of several types
         kind = kind[0] if kind else None
     if kind == "object" or (kind is None and isinstance(schema.get("properties"), dict)):
         properties = schema.get("properties")
-        if isinstance(properties, dict):
-            return {name: _example(inner, rng, definitions, depth + 1) for name, inner in properties.items()}
-        return {}
+        if not isinstance(properties, dict):
+            return {}
+        required = schema.get("required")
+        names = [n for n in required if n in properties] if isinstance(required, list) else list(properties)
+        return {name: _example(properties[name], rng, definitions, depth + 1) for name in names}
     if kind == "array":
-        size = max(1, int(schema.get("minItems", 1)))
-        return [_example(schema.get("items", {"type": "string"}), rng, definitions, depth + 1) for _ in range(size)]
-    lower = schema.get("minimum", 1)
+        size = min(MAX_SCHEMA_ITEMS, max(1, _whole_number(schema.get("minItems"), 1)))
+        items = schema.get("items", {"type": "string"})
+        return [_example(items, rng, definitions, depth + 1) for _ in range(size)]
+    lower = _whole_number(schema.get("minimum"), 1)
     simple: Json = {
         "string": rng.choice(("Berlin", "example", "2026-01-15", "blue", "standard")),
-        "integer": int(lower) + rng.randrange(3),
-        "number": float(lower) + rng.randrange(10) / 2,
+        "integer": lower,
+        "number": lower + 0.5,
         "boolean": rng.random() < 0.5,
         "null": None,
     }
     if kind in simple:
         return simple[kind]
     return {"answer": rng.choice(("yes", "no", "partly")), "confidence": 0.9, "items": ["first", "second"]}
+
+
+def _whole_number(value: object, otherwise: int) -> int:
+    """A bound of the schema, rounded up; schemas come from callers and may hold anything."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return otherwise
+    return math.ceil(value)

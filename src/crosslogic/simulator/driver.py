@@ -8,7 +8,8 @@ costs nothing.
 import asyncio
 from collections.abc import Callable
 
-from crosslogic.simulator.engine import Engine, Refusal, Sequence, StepResult
+from crosslogic.simulator.engine import Engine
+from crosslogic.simulator.model import Refusal, Sequence, StepResult
 
 # Further behind than this we are simply too slow, and do not try to catch up in a burst.
 MAX_LAG_S = 0.2

@@ -23,12 +23,13 @@ from random import Random
 
 import msgspec
 
-from crosslogic.simulator.engine import EngineConfig, StepTime
+from crosslogic.simulator.model import EngineConfig, StepTime
 from crosslogic.simulator.sweep import closed_loop
 
 FIRST_TOKEN_WEIGHT = 0.1
 MAX_FIRST_TOKEN_MS = 8000.0  # rows above are unstable, says the source's note
 MIN_ROWS = 8
+FOLDS = 5
 MAX_REPLAY_OUTPUT = 2048  # longer answers are fitted, but not replayed: they say little about first tokens
 SOURCE = (
     "Fitted by crosslogic.simulator.fit to measured_e2e_silicon.csv.gz, a subset of ai-dynamo/aiconfigurator "
@@ -77,6 +78,7 @@ class Entry(msgspec.Struct, frozen=True):
     rows: int
     itl_median_error: float
     ttft_median_error: float
+    held_out_itl_median_error: float  # over rows that the fit did not see, in FOLDS-fold cross-validation
 
     @property
     def step_time(self) -> StepTime:
@@ -150,7 +152,22 @@ def fit(configuration: Configuration, rows: list[Row]) -> Entry:
         rows=len(rows),
         itl_median_error=round(statistics.median(itl_errors), 4),
         ttft_median_error=round(statistics.median(ttft_errors), 4),
+        held_out_itl_median_error=round(statistics.median(held_out_itl_errors(rows)), 4),
     )
+
+
+def held_out_itl_errors(rows: list[Row]) -> list[float]:
+    """Relative ITL error of every replayable row, replayed with a fit to the other folds."""
+    shuffled = list(rows)
+    Random(0).shuffle(shuffled)
+    errors = []
+    for fold in range(FOLDS):
+        held_out = shuffled[fold::FOLDS]
+        step_time = fit_step_time(row for i, row in enumerate(shuffled) if i % FOLDS != fold)
+        for row in held_out:
+            if row.output_tokens <= MAX_REPLAY_OUTPUT:
+                errors.append(abs(replay(step_time, row)[1] / row.itl_s - 1))
+    return errors
 
 
 def replay(step_time: StepTime, row: Row) -> tuple[float, float]:
@@ -246,8 +263,12 @@ def main(arguments: list[str]) -> int:
     head = msgspec.json.encode({"source": table.source, "licence": table.licence})[:-1]
     lines = b",\n".join(msgspec.json.encode(entry) for entry in table.entries)
     Path(arguments[1]).write_bytes(head + b',"entries":[\n' + lines + b"\n]}\n")
-    errors = sorted(entry.itl_median_error for entry in table.entries)
-    sys.stdout.write(f"{len(errors)} configurations, median ITL error {statistics.median(errors):.3f}\n")
+    fitted = statistics.median(entry.itl_median_error for entry in table.entries)
+    held_out = statistics.median(entry.held_out_itl_median_error for entry in table.entries)
+    sys.stdout.write(
+        f"{len(table.entries)} configurations; median over them of the median ITL error: "
+        f"{fitted:.1%} replayed, {held_out:.1%} held out\n"
+    )
     return 0
 
 

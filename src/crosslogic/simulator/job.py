@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from crosslogic.simulator.engine import Sequence
 from crosslogic.simulator.faults import Fault
+from crosslogic.simulator.model import Sequence
 from crosslogic.simulator.replies import Usage, Writer, error_body
 
 if TYPE_CHECKING:
@@ -79,6 +79,15 @@ class Job:
         self._on_end = on_end
         self._on_crash = on_crash
 
+    def begin(self) -> None:
+        """The request is accepted. As vLLM, a stream's status and headers go out long before its first token."""
+        if self.stream and not self.exchange.started:
+            self.exchange.start(200, STREAM_LINES)
+            if self.fault.error_before:
+                self.fail()
+            else:
+                self._strike()
+
     def token(self, choice: int) -> bool:
         """The engine made one more token of this choice; true when it was the last one of the whole job."""
         self.made[choice] += 1
@@ -109,18 +118,9 @@ class Job:
         self.end()
 
     def _send(self, choice: int, made: int) -> None:
-        if self.over:
-            return
-        opening = b""
-        if not self.exchange.started:
-            self.exchange.start(200, STREAM_LINES)
-            if self.fault.error_before:
-                self.fail()
-                return
-            opening = self.writer.opening()
-            self._strike()
         if self.over or self._stalled():
             return
+        opening = b"" if self.events else self.writer.opening()
         data = self.writer.token(choice, made)
         self.exchange.write(opening + (_BROKEN_EVENT if self.fault.malformed == self.events else data))
         self.events += 1

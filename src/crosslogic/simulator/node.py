@@ -15,10 +15,11 @@ import msgspec
 
 from crosslogic.net.server import HttpServer
 from crosslogic.simulator.driver import Driver
-from crosslogic.simulator.engine import Engine, EngineConfig, Refusal, Sequence, State, StepResult
+from crosslogic.simulator.engine import Engine
 from crosslogic.simulator.faults import FaultPlan
 from crosslogic.simulator.job import Job
 from crosslogic.simulator.metrics import Metrics
+from crosslogic.simulator.model import EngineConfig, Refusal, Sequence, State, StepResult
 from crosslogic.simulator.prefix import PrefixCache
 from crosslogic.simulator.profile import Profile
 from crosslogic.simulator.routes import Routes
@@ -182,6 +183,7 @@ class SimulatedNode:
             if job.last_token_s is None:
                 metrics.first_token.observe(now_s - job.started_s)
                 metrics.prompt_tokens += job.usage.prompt_tokens
+                metrics.queue.observe((sequence.admitted_s or now_s) - sequence.submitted_s)
             elif len(job.sequences) == 1:
                 metrics.between_tokens.observe(now_s - job.last_token_s)
             job.last_token_s = now_s

@@ -17,8 +17,8 @@ import msgspec
 from crosslogic.catalog.gpus import GpuInfo, find_gpu, load_gpus
 from crosslogic.catalog.models import ModelInfo, find_model
 from crosslogic.kernel.errors import ConfigurationError
-from crosslogic.simulator.engine import StepTime
 from crosslogic.simulator.fit import Entry, Table, fit_all
+from crosslogic.simulator.model import StepTime
 
 REFERENCE_MODEL = "meta-llama/Llama-3.1-8B-Instruct"  # stands in for models nobody knows
 DEFAULT_GPU = "h100_sxm"

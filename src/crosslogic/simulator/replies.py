@@ -52,7 +52,8 @@ class ChatWriter:
     ) -> None:
         self._request = request
         self._answers = answers
-        self._head: Json = {"id": f"chatcmpl-{request_id}", "created": created_s, "model": request.model}
+        self._id = f"chatcmpl-{request_id}"
+        self._created: Json = {"created": created_s, "model": request.model}
         self._call_ids = [f"chatcmpl-tool-{request_id}{i}" for i in range(len(answers))]
         self._prompt_tokens = prompt_tokens
         # {"id":…,"object":…,"created":…,"model":…,"choices":[{"index": … the rest differs
@@ -104,11 +105,11 @@ class ChatWriter:
                     "stop_reason": answer.stop_text,
                 }
             )
-        body = self._head | {"object": "chat.completion", "choices": choices}
+        body = {"id": self._id, "object": "chat.completion", **self._created, "choices": choices}
         return body if usage is None else body | {"usage": usage.openai()}
 
     def _chunk(self, choices: list[Json]) -> Json:
-        return {**self._head, "object": "chat.completion.chunk", "choices": choices}
+        return {"id": self._id, "object": "chat.completion.chunk", **self._created, "choices": choices}
 
     def _call(self, choice: int, piece: str, first: bool) -> Json:
         function: Json = {"arguments": piece}

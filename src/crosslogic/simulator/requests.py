@@ -69,9 +69,9 @@ def read_chat(body: Json) -> Generation:
     """`POST /v1/chat/completions`."""
     prompt = _chat_prompt(_items(body, "messages"))
     tools = tuple(_tool(t.get("function")) for t in _objects(body, "tools"))
-    maximum = _integer(body, "max_completion_tokens", 1) or _integer(body, "max_tokens", 1)
+    maximum = integer_field(body, "max_completion_tokens", 1) or integer_field(body, "max_tokens", 1)
     wants = _boolean(body, "logprobs")
-    top = _integer(body, "top_logprobs", 0, 20)
+    top = integer_field(body, "top_logprobs", 0, 20)
     if top and not wants:
         raise InvalidRequest("top_logprobs needs logprobs to be true", param="top_logprobs")
     return _generation(
@@ -90,8 +90,8 @@ def read_completion(body: Json) -> Generation:
     return _generation(
         body,
         prompts=tuple(_texts(body, "prompt")),
-        max_tokens=_integer(body, "max_tokens", 1) or DEFAULT_COMPLETION_TOKENS,
-        logprobs=_integer(body, "logprobs", 0, 20),
+        max_tokens=integer_field(body, "max_tokens", 1) or DEFAULT_COMPLETION_TOKENS,
+        logprobs=integer_field(body, "logprobs", 0, 20),
         echo=_boolean(body, "echo"),
     )
 
@@ -108,7 +108,7 @@ def read_responses(body: Json) -> Generation:
     return _generation(
         body,
         prompts=(prompt,),
-        max_tokens=_integer(body, "max_output_tokens", 1),
+        max_tokens=integer_field(body, "max_output_tokens", 1),
         tools=tools,
         forced_tool=_forced_tool(body.get("tool_choice"), tools, prompt.question),
         json_schema=_json_schema(text.get("format")) if isinstance(text, dict) else None,
@@ -120,7 +120,7 @@ def read_messages(body: Json) -> Generation:
     messages = _items(body, "messages")
     if body.get("system") is not None:
         messages = [{"role": "system", "content": body["system"]}, *messages]
-    maximum = _integer(body, "max_tokens", 1)
+    maximum = integer_field(body, "max_tokens", 1)
     if maximum is None:
         raise InvalidRequest("max_tokens is required", param="max_tokens")
     tools = tuple(_tool(t, "input_schema") for t in _objects(body, "tools"))
@@ -162,10 +162,10 @@ def _generation(body: Json, **read: Any) -> Generation:
     read.setdefault("stop", _strings(body, "stop"))
     return Generation(
         model=text_field(body, "model"),
-        choices=_integer(body, "n", 1, MAX_CHOICES) or 1,
-        min_tokens=_integer(body, "min_tokens", 0) or 0,
+        choices=integer_field(body, "n", 1, MAX_CHOICES) or 1,
+        min_tokens=integer_field(body, "min_tokens", 0) or 0,
         ignore_eos=_boolean(body, "ignore_eos"),
-        seed=_integer(body, "seed", -(2**63), 2**64) or 0,
+        seed=integer_field(body, "seed", -(2**63), 2**64) or 0,
         stream=stream,
         include_usage=_boolean(options, "include_usage"),
         continuous_usage=_boolean(options, "continuous_usage_stats"),
@@ -295,7 +295,8 @@ def _json_schema(form: Any) -> Json | None:
     raise InvalidRequest("response_format is not one that is known", param="response_format")
 
 
-def _integer(body: Json, name: str, lower: int, upper: int = 2**31) -> int | None:
+def integer_field(body: Json, name: str, lower: int, upper: int = 2**31) -> int | None:
+    """A field that is absent or an integer within these bounds."""
     value = body.get(name)
     if value is None:
         return None

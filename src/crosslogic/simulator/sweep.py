@@ -12,7 +12,8 @@ from typing import Protocol
 
 import msgspec
 
-from crosslogic.simulator.engine import Engine, EngineConfig, Noise, Sequence, StepTime
+from crosslogic.simulator.engine import Engine
+from crosslogic.simulator.model import EngineConfig, Noise, Sequence, StepTime
 
 LENGTH_SPREAD = 0.1
 
