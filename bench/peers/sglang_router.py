@@ -1,0 +1,13 @@
+"""SGLang's router (Rust)."""
+
+from __future__ import annotations
+
+from bench.peers.rust_router import start_router
+from bench.target import Target
+
+TARGET = Target(
+    "sglang-router",
+    "routing round robin over 2 workers, health checks; no keys, limits or metering",
+    lambda site: start_router(site, "sglang-router", "sglang_router.launch_router"),
+    installed=True,
+)
