@@ -96,14 +96,23 @@ def _own_postgres() -> Iterator[str]:
             # PostgreSQL refuses to run as root, so it runs as nobody, who may not be able to read the virtual
             # environment. The wheel's own way out is to add a user and open every directory above it to all.
             account = pwd.getpwnam("nobody")
-            shutil.copytree(programs.parent, root / "postgres", symlinks=True)
-            programs = root / "postgres" / programs.name
+            programs = _copied(programs, root)
             root.chmod(0o755)
         data = root / "data"
         data.mkdir(mode=0o700)
         if account is not None:
             os.chown(data, account.pw_uid, account.pw_gid)
         yield from _run_postgres(programs, data, account.pw_uid if account else None)
+
+
+def _copied(programs: Path, root: Path) -> Path:
+    """The same programs below `root`, with the libraries that they look for three directories up."""
+    copy = root / "postgres" / "pgserver" / "pginstall"
+    shutil.copytree(programs.parent, copy, symlinks=True)
+    libraries = programs.parents[2] / "pgserver.libs"
+    if libraries.is_dir():
+        shutil.copytree(libraries, root / "postgres" / libraries.name)
+    return copy / programs.name
 
 
 def _postgres_programs() -> Path:

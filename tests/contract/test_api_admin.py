@@ -15,6 +15,7 @@ from crosslogic.api.app import create_app
 from crosslogic.api.services import ApiServices
 from crosslogic.fleet.registry import Registry
 from crosslogic.kernel.clock import ManualClock
+from crosslogic.limits.model import Limits
 from crosslogic.metering.ledger import Ledger
 from crosslogic.store.engine import create_engine, ping
 from crosslogic.store.tables import usage_records
@@ -24,6 +25,7 @@ from crosslogic.tenancy.sql import TenancySql
 from tests.contract.test_store_tables import usage_row
 
 ADMIN_KEY = keys.generate(keys.KeyKind.ADMIN)
+NO_LIMITS = dict.fromkeys(Limits.__struct_fields__) | {"burst_share": 1.0}
 HASH = keys.key_hasher(b"pepper")
 HEADERS = {"Authorization": f"Bearer {ADMIN_KEY}"}
 
@@ -138,17 +140,20 @@ async def test_an_org_is_created_found_changed_and_suspended(client: httpx.Async
     created = answer.json()
     assert answer.status_code == 201
     assert created["id"].startswith("org_")
-    limits = {"requests_per_minute": None, "tokens_per_minute": 5000, "concurrency": None}
-    assert (created["name"], created["status"], created["limits"]) == ("acme", "active", limits)
+    assert (created["name"], created["status"]) == ("acme", "active")
+    assert created["limits"] == NO_LIMITS | {"tokens_per_minute": 5000}
     assert datetime.fromisoformat(created["created_at"]) == ManualClock().now()
     for ref in (created["id"], "acme"):
         assert (await client.get(f"/admin/orgs/{ref}")).json() == created
     change = {"status": "suspended", "limits": {"concurrency": 2}}
     changed = (await client.patch("/admin/orgs/acme", json=change)).json()
-    assert changed == created | {
-        "status": "suspended",
-        "limits": {"requests_per_minute": None, "tokens_per_minute": None, "concurrency": 2},
-    }
+    assert changed == created | {"status": "suspended", "limits": NO_LIMITS | {"concurrency": 2}}
+
+
+async def test_every_limit_that_there_is_can_be_set(client: httpx.AsyncClient) -> None:
+    every = dict.fromkeys(Limits.__struct_fields__, 7) | {"burst_share": 0.5}
+    answer = await client.post("/admin/orgs", json={"name": "acme", "limits": every})
+    assert answer.json()["limits"] == every
 
 
 async def test_environments_live_inside_their_org(client: httpx.AsyncClient) -> None:
@@ -243,7 +248,7 @@ async def test_the_nodes_routes_are_part_of_it(client: httpx.AsyncClient) -> Non
         ({"name": "a\x00b"}, "name"),
         ({"name": "acme", "id": "org_mine"}, "id"),
         ({"name": "acme", "status": "active"}, "status"),
-        ({"name": "acme", "limits": {"concurrency": 0}}, "limits.concurrency"),
+        ({"name": "acme", "limits": {"concurrency": -1}}, "limits.concurrency"),
         ({"name": "acme", "limits": {"concurrency": True}}, "limits.concurrency"),
         ({"name": "acme", "limits": {"concurrency": 1.5}}, "limits.concurrency"),
         ({"name": "acme", "limits": {"tokens": 1}}, "limits.tokens"),

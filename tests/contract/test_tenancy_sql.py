@@ -4,6 +4,7 @@ import asyncio
 from datetime import timedelta
 from typing import Any
 
+import msgspec
 import pytest
 from sqlalchemy import insert, select
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -11,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from crosslogic.kernel.clock import ManualClock
 from crosslogic.kernel.errors import Conflict, InvalidRequest, NotFound
 from crosslogic.kernel.ids import KeyId
-from crosslogic.limits.model import NO_LIMITS, Limits
+from crosslogic.limits.model import NO_LIMITS, Dimension, Limits
 from crosslogic.store.engine import reading
 from crosslogic.store.tables import api_keys, changes, usage_records
 from crosslogic.tenancy.keys import KeyKind, key_hasher, kind_of
@@ -79,12 +80,26 @@ async def test_ordinary_names_are_taken(tenancy: TenancyService, name: str) -> N
     assert (await tenancy.create_org(name)).name == name
 
 
-@pytest.mark.parametrize("ceiling", [0, -1, 10**16])
-@pytest.mark.parametrize("field", Limits.__struct_fields__)
-async def test_ceilings_out_of_range_are_refused(tenancy: TenancyService, field: str, ceiling: int) -> None:
+@pytest.mark.parametrize("ceiling", [-1, 10**16])
+async def test_ceilings_out_of_range_are_refused(tenancy: TenancyService, ceiling: int) -> None:
+    for dimension in Dimension:
+        with pytest.raises(InvalidRequest) as refused:
+            await tenancy.create_org("acme", limits=Limits(**{dimension: ceiling}))
+        assert refused.value.param == f"limits.{dimension}"
+
+
+@pytest.mark.parametrize("share", [0, -1.0, 1.1, float("nan")])
+async def test_a_burst_share_that_is_no_share_is_refused(tenancy: TenancyService, share: float) -> None:
     with pytest.raises(InvalidRequest) as refused:
-        await tenancy.create_org("acme", limits=Limits(**{field: ceiling}))
-    assert refused.value.param == f"limits.{field}"
+        await tenancy.create_org("acme", limits=Limits(requests_per_day=1, burst_share=share))
+    assert refused.value.param == "limits.burst_share"
+
+
+async def test_every_field_of_limits_is_kept(tenancy: TenancyService) -> None:
+    every = Limits(**{dimension.value: n for n, dimension in enumerate(Dimension)}, burst_share=0.25)
+    assert None not in msgspec.structs.astuple(every)
+    org = await tenancy.create_org("acme", limits=every)
+    assert (await tenancy.org(org.id)).limits == every
 
 
 @pytest.mark.parametrize("ref", ["absent", "org_absent", "", "a\x00", "org_\x00", "%", "\ud800"])

@@ -46,20 +46,35 @@ Ceiling = Annotated[int | None, BeforeValidator(_whole)]
 
 
 class LimitsBody(Body):
-    """Ceilings; null or left out is none. Where limits are changed, all three are replaced together."""
+    """Ceilings; null or left out is none of its own, 0 lets nothing through.
 
+    Where limits are changed, all are replaced together.
+    """
+
+    requests_per_second: Ceiling = None
     requests_per_minute: Ceiling = None
+    requests_per_day: Ceiling = None
+    tokens_per_second: Ceiling = None
     tokens_per_minute: Ceiling = None
+    tokens_per_hour: Ceiling = None
+    tokens_per_day: Ceiling = None
     concurrency: Ceiling = None
+    burst_share: float = Field(default=1.0, description="how much of a period's limit may be spent at once")
 
     def value(self) -> Limits:
-        return Limits(self.requests_per_minute, self.tokens_per_minute, self.concurrency)
+        return Limits(**self.model_dump())
 
 
 class LimitsView(View):
+    requests_per_second: int | None
     requests_per_minute: int | None
+    requests_per_day: int | None
+    tokens_per_second: int | None
     tokens_per_minute: int | None
+    tokens_per_hour: int | None
+    tokens_per_day: int | None
     concurrency: int | None
+    burst_share: float
 
 
 def limits_or_none(body: LimitsBody | None) -> Limits:

@@ -34,15 +34,6 @@ metadata = MetaData(
 )
 
 
-def _limits() -> tuple[Column[int], Column[int], Column[int]]:
-    """The ceilings of one scope, as in `limits.model.Limits`; null is no ceiling."""
-    return (
-        Column("requests_per_minute", BigInteger),
-        Column("tokens_per_minute", BigInteger),
-        Column("concurrency", BigInteger),
-    )
-
-
 # The documents' tenants (architecture document §10.2).
 orgs = Table(
     "orgs",
@@ -51,7 +42,7 @@ orgs = Table(
     Column("name", Text, nullable=False, unique=True),  # part of URLs: /{org}/{env}/{model}/v1
     Column("status", Text, nullable=False),
     Column("billing_plan", Text, nullable=False),
-    *_limits(),
+    Column("limits", Document, nullable=False),  # the ceilings that are set, by their names in `limits.model.Limits`
     Column("allowed_models", Document, nullable=False),  # list of names; empty: all
     Column("created_at", UtcDateTime, nullable=False),
 )
@@ -65,7 +56,7 @@ environments = Table(
     Column("name", Text, nullable=False),
     Column("status", Text, nullable=False),
     Column("region", Text),
-    *_limits(),
+    Column("limits", Document, nullable=False),
     Column("allowed_models", Document, nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
     UniqueConstraint("org_id", "name"),
@@ -98,7 +89,7 @@ api_keys = Table(
     Column("role", Text, nullable=False),
     Column("status", Text, nullable=False),
     Column("region", Text),
-    *_limits(),
+    Column("limits", Document, nullable=False),
     Column("created_by", Text, ForeignKey("users.id")),
     Column("created_at", UtcDateTime, nullable=False),
     Column("expires_at", UtcDateTime),

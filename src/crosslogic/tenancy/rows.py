@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import msgspec
 from sqlalchemy import RowMapping
 
 from crosslogic.kernel.ids import EnvId, KeyId, OrgId, UserId
@@ -10,12 +11,10 @@ from crosslogic.tenancy.directory import KeyEntry
 from crosslogic.tenancy.model import ApiKey, Environment, Org, Role, Status
 
 
-def limits_columns(limits: Limits) -> dict[str, Any]:
-    return {
-        "requests_per_minute": limits.requests_per_minute,
-        "tokens_per_minute": limits.tokens_per_minute,
-        "concurrency": limits.concurrency,
-    }
+def limits_document(limits: Limits) -> dict[str, Any]:
+    """The fields that are set: a field that `Limits` gains later is simply not there in older rows."""
+    fields = msgspec.structs.asdict(limits)
+    return {name: value for name, value in fields.items() if value != getattr(NO_LIMITS, name)}
 
 
 def org_columns(org: Org) -> dict[str, Any]:
@@ -26,7 +25,7 @@ def org_columns(org: Org) -> dict[str, Any]:
         "billing_plan": org.billing_plan,
         "allowed_models": list(org.allowed_models),
         "created_at": org.created_at,
-        **limits_columns(org.limits),
+        "limits": limits_document(org.limits),
     }
 
 
@@ -39,7 +38,7 @@ def environment_columns(env: Environment) -> dict[str, Any]:
         "region": env.region,
         "allowed_models": list(env.allowed_models),
         "created_at": env.created_at,
-        **limits_columns(env.limits),
+        "limits": limits_document(env.limits),
     }
 
 
@@ -57,13 +56,13 @@ def key_columns(key: ApiKey) -> dict[str, Any]:
         "created_by": key.created_by,
         "created_at": key.created_at,
         "expires_at": key.expires_at,
-        **limits_columns(key.limits),
+        "limits": limits_document(key.limits),
     }
 
 
 def to_limits(row: RowMapping) -> Limits:
-    limits = Limits(row["requests_per_minute"], row["tokens_per_minute"], row["concurrency"])
-    return NO_LIMITS if limits == NO_LIMITS else limits  # the same object for all that have none
+    document = row["limits"]
+    return msgspec.convert(document, Limits) if document else NO_LIMITS  # one object for all that have none
 
 
 def to_org(row: RowMapping) -> Org:

@@ -13,7 +13,7 @@ import msgspec
 from crosslogic.kernel.clock import Clock
 from crosslogic.kernel.errors import InvalidRequest
 from crosslogic.kernel.ids import KeyId, UserId, new_env_id, new_key_id, new_org_id
-from crosslogic.limits.model import NO_LIMITS, Limits
+from crosslogic.limits.model import NO_LIMITS, Dimension, Limits
 from crosslogic.tenancy import keys
 from crosslogic.tenancy.model import ApiKey, Environment, Org, Role, Status
 from crosslogic.tenancy.sql import TenancySql
@@ -272,10 +272,12 @@ def _key_name(name: str) -> str:
 
 
 def _checked(limits: Limits) -> Limits:
-    for field in limits.__struct_fields__:
-        ceiling = getattr(limits, field)
-        if ceiling is not None and not 1 <= ceiling <= MAX_CEILING:
-            raise InvalidRequest(f"{field} is at least 1 and at most {MAX_CEILING}", param=f"limits.{field}")
+    for dimension in Dimension:
+        ceiling = limits.ceiling(dimension)
+        if ceiling is not None and not 0 <= ceiling <= MAX_CEILING:
+            raise InvalidRequest(f"{dimension} is 0 to {MAX_CEILING}", param=f"limits.{dimension}")
+    if not 0 < limits.burst_share <= 1:
+        raise InvalidRequest("burst_share is above 0 and at most 1", param="limits.burst_share")
     return limits
 
 

@@ -274,7 +274,7 @@ def _changed(*, status: Status | None, limits: Limits | None, allowed_models: Se
     if status is not None:
         values["status"] = status.value
     if limits is not None:
-        values.update(rows.limits_columns(limits))
+        values["limits"] = rows.limits_document(limits)
     if allowed_models is not None:
         values["allowed_models"] = list(allowed_models)
     return values

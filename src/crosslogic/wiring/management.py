@@ -7,7 +7,6 @@ from fastapi import FastAPI
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from crosslogic.api.app import create_app
-from crosslogic.api.nodes import nodes_router
 from crosslogic.api.services import ApiServices
 from crosslogic.fleet.fetch import HttpFetch
 from crosslogic.fleet.monitor import Monitor, StaticNode
@@ -58,7 +57,7 @@ class Management:
             checks=self._checks,
             nodes=self._registry,
         )
-        return create_app(services, [nodes_router(self._registry)])
+        return create_app(services)
 
     async def close(self) -> None:
         await self._fetch.close()

@@ -16,10 +16,6 @@ SEQUENCE = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 TIME = sa.DateTime(timezone=True)
 
 
-def _limits() -> list[sa.Column[int]]:
-    return [sa.Column(name, sa.BigInteger()) for name in ("requests_per_minute", "tokens_per_minute", "concurrency")]
-
-
 def upgrade() -> None:
     _tenancy()
     _nodes()
@@ -38,7 +34,7 @@ def _tenancy() -> None:
         sa.Column("name", sa.Text(), nullable=False),
         sa.Column("status", sa.Text(), nullable=False),
         sa.Column("billing_plan", sa.Text(), nullable=False),
-        *_limits(),
+        sa.Column("limits", DOCUMENT, nullable=False),
         sa.Column("allowed_models", DOCUMENT, nullable=False),
         sa.Column("created_at", TIME, nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_orgs"),
@@ -51,7 +47,7 @@ def _tenancy() -> None:
         sa.Column("name", sa.Text(), nullable=False),
         sa.Column("status", sa.Text(), nullable=False),
         sa.Column("region", sa.Text()),
-        *_limits(),
+        sa.Column("limits", DOCUMENT, nullable=False),
         sa.Column("allowed_models", DOCUMENT, nullable=False),
         sa.Column("created_at", TIME, nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_environments"),
@@ -83,7 +79,7 @@ def _tenancy() -> None:
         sa.Column("role", sa.Text(), nullable=False),
         sa.Column("status", sa.Text(), nullable=False),
         sa.Column("region", sa.Text()),
-        *_limits(),
+        sa.Column("limits", DOCUMENT, nullable=False),
         sa.Column("created_by", sa.Text()),
         sa.Column("created_at", TIME, nullable=False),
         sa.Column("expires_at", TIME),
