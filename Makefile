@@ -52,11 +52,12 @@ $(VENV)/dev.stamp: requirements-dev.lock requirements.lock pyproject.toml | $(BI
 	$(call install,requirements-dev.lock)
 	@touch $(VENV)/runtime.stamp $@
 
-# Nothing is compiled ahead: most of it is never imported.
+# All is compiled now, so that the first start is as quick as the next, also where Python may not write later.
 define install
 	@echo "installing $(1) ..."
-	@$(PIP) install --quiet --no-compile --require-hashes -r $(1)
-	@$(PIP) install --quiet --no-compile --no-deps --no-build-isolation -e .
+	@$(PIP) install --quiet --require-hashes -r $(1)
+	@$(PIP) install --quiet --no-deps --no-build-isolation -e .
+	@$(BIN)/python -m compileall -q src
 endef
 
 $(BIN)/python:

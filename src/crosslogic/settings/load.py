@@ -59,6 +59,7 @@ def load_settings(source: SettingsSource) -> Settings:
         places = _paths(tree, file)
         places.update({ours: f"{file}: {dotted(theirs)}" for ours, theirs in written.items()})
         layers.lay(tree, places)
+        layers.places[()] = file  # for mistakes that no single setting has made
     entries = environment_entries(Settings, source.environ, embedded=source.embedded)
     for path, (name, value) in entries.items():
         # Of variables, too, a URL says more than its parts.
