@@ -108,26 +108,36 @@ def dispatch(node: SimulatedNode, job: Job, refuse: Refuse) -> None:
     slow_s = job.fault.slow_first_token_s
 
     def arrive() -> None:
-        if slow_s:
+        if slow_s and not job.over:
             job.begin()  # status and headers come at once; only the tokens are late
-            if not job.over:
-                wait(slow_s, submit)
+            wait(slow_s, submit)
         else:
             submit()
 
     def submit() -> None:
+        if job.over:
+            return
         refusal = node.submit(job)
         if refusal is None:
             exchange.on_closed = job.end
             job.begin()
-        elif exchange.started:
+            return
+        if exchange.started:
             job.fail()
         elif refusal is Refusal.QUEUE_FULL:
             refuse(exchange, 429, "The server's queue is full, try again later.")
         else:
             refuse(exchange, 400, "The request does not fit into this server's KV cache.")
+        job.end()
 
     def wait(delay_s: float, then: Callable[[], None]) -> None:
-        exchange.on_closed = loop.call_later(delay_s, then).cancel
+        timer = loop.call_later(delay_s, then)
 
+        def left() -> None:
+            timer.cancel()
+            job.end()
+
+        exchange.on_closed = left
+
+    node.expect(job)
     wait(node.front_s(job.usage.prompt_tokens), arrive)

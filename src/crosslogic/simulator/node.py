@@ -126,6 +126,10 @@ class SimulatedNode:
         """Wall-clock seconds from a request's arrival to its place in the queue."""
         return (self.profile.front_s + self.profile.front_s_per_token * prompt_tokens) / self.options.speedup
 
+    def expect(self, job: Job) -> None:
+        """A job is on its way to the queue; a crash takes it along."""
+        self._jobs.add(job)
+
     def submit(self, job: Job) -> Refusal | None:
         """Queue all sequences of a job, or none."""
         assert self._driver is not None
@@ -137,7 +141,6 @@ class SimulatedNode:
                     del self._choices[earlier]
                 return refusal
             self._choices[sequence] = (job, index)
-        self._jobs.add(job)
         return None
 
     def ended(self, job: Job) -> None:
@@ -146,8 +149,8 @@ class SimulatedNode:
         self._jobs.discard(job)
         aborted = False
         for sequence in job.sequences:
-            self._choices.pop(sequence, None)
-            aborted |= sequence.state not in (State.FINISHED, State.NEW)
+            queued = self._choices.pop(sequence, None) is not None
+            aborted |= queued and sequence.state is not State.FINISHED
             self._driver.abort(sequence)
         if aborted:
             self.metrics.finished["abort"] += 1
