@@ -121,7 +121,15 @@ class RedisLimiter:
         if not self._flushing and self._sent is None:
             self._flushing = True
             self._loop.call_soon(self._flush)
-        return await answered
+        try:
+            return await answered
+        except asyncio.CancelledError:
+            # The caller left in the very turn in which the answer came: nobody else will ever settle it.
+            if answered.done() and not answered.cancelled():
+                answer = answered.result()
+                if isinstance(answer, Admitted):
+                    self.release(answer)
+            raise
 
     def settle(self, admitted: Admitted, tokens: int) -> None:
         """Replace the reserved tokens by those used, and give back the slot."""
@@ -173,7 +181,8 @@ class RedisLimiter:
         if self._connection.generation != self._generation:
             self._generation = self._connection.generation
             self._renew_session(self._session.epoch)
-        asks, self._asks = self._asks[:MAX_ASKS], self._asks[MAX_ASKS:]
+        asks = [ask for ask in self._asks[:MAX_ASKS] if not ask.answered.done()]  # done: the caller left
+        self._asks = self._asks[MAX_ASKS:]
         news: list[RemoteCounter] = []
         while self._untold and len(news) < MAX_ROWS:
             counter = self._untold.popleft()

@@ -1,0 +1,265 @@
+"""The Redis limiter when workers die and when Redis forgets, stalls, or goes away: on servers of its own."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from crosslogic.kernel.clock import SystemClock
+from crosslogic.limits.model import Admitted, Layer, Limits, Rejected, Scope
+from crosslogic.limits.redis import RedisLimiter
+from crosslogic.net.redis import RedisConnection
+from tests.contract.limits_rig import OwnRedis, Wire, eventually, own_redis
+
+PREFIX = "{limits-test}:"
+
+
+@pytest_asyncio.fixture
+async def server(tmp_path: Path) -> AsyncIterator[OwnRedis]:
+    async with own_redis(tmp_path) as server:
+        yield server
+
+
+@pytest_asyncio.fixture
+async def stack() -> AsyncIterator[AsyncExitStack]:
+    async with AsyncExitStack() as stack:
+        yield stack
+
+
+async def worker(stack: AsyncExitStack, url: str, **options: object) -> RedisLimiter:
+    connection = await RedisConnection.connect(url, answer_timeout_s=1.0)
+    stack.push_async_callback(connection.close)
+    settings = {"prefix": PREFIX, "wait_s": 1.0, "heartbeat_s": 0.1, "dead_after_s": 0.6, "grace_s": 0.3, **options}
+    limiter = RedisLimiter(connection, SystemClock(), **settings)  # type: ignore[arg-type]
+    stack.push_async_callback(limiter.close)
+    return limiter
+
+
+def scope(name: str = "org", **ceilings: int) -> tuple[Scope, ...]:
+    return (Scope(Layer.ORG, name, Limits(**ceilings)),)
+
+
+async def taken(limiter: RedisLimiter, scopes: tuple[Scope, ...], most: int, tokens: int = 0) -> list[Admitted]:
+    """Ask until refused."""
+    found: list[Admitted] = []
+    while len(found) < most and isinstance(answer := await limiter.admit(scopes, tokens), Admitted):
+        found.append(answer)
+    return found
+
+
+async def acquainted(*limiters: RedisLimiter) -> None:
+    """Wait until every worker knows of the others."""
+    await eventually(lambda: all(limiter._session.workers == len(limiters) for limiter in limiters))
+
+
+async def test_all_that_is_asked_in_one_turn_is_one_call(server: OwnRedis, stack: AsyncExitStack) -> None:
+    limiter = await worker(stack, server.url, heartbeat_s=60.0)
+    await limiter.admit(scope(concurrency=100), 0)
+    before = await server.calls("evalsha")
+    answers = await asyncio.gather(*(limiter.admit(scope(concurrency=100), 0) for _ in range(50)))
+    assert await server.calls("evalsha") == before + 1
+    for answer in answers:
+        assert isinstance(answer, Admitted)
+        limiter.settle(answer, 0)
+    await limiter.admit(scope(concurrency=100), 0)
+    assert await server.calls("evalsha") == before + 2  # the settlements travelled with it
+
+
+async def test_a_worker_that_falls_silent_loses_its_slots_and_one_that_lives_keeps_them(
+    server: OwnRedis, stack: AsyncExitStack
+) -> None:
+    lives, dies = await worker(stack, server.url), await worker(stack, server.url)
+    assert len(await taken(lives, scope(concurrency=5), 2)) == 2
+    assert len(await taken(dies, scope(concurrency=5), 9)) == 3
+    await dies._connection.close()
+    assert isinstance(await lives.admit(scope(concurrency=5), 0), Rejected)
+    began_s = time.monotonic()
+    await eventually(lambda: _admits(lives, scope(concurrency=5)), 3.0)
+    assert time.monotonic() - began_s > 0.3
+    assert len(await taken(lives, scope(concurrency=5), 9)) == 2  # with the one just taken, all three
+
+
+async def _admits(limiter: RedisLimiter, scopes: tuple[Scope, ...]) -> bool:
+    return isinstance(await limiter.admit(scopes, 0), Admitted)
+
+
+async def test_a_worker_that_closes_gives_its_slots_back_at_once(server: OwnRedis, stack: AsyncExitStack) -> None:
+    lives, leaves = await worker(stack, server.url, dead_after_s=60.0), await worker(stack, server.url)
+    assert len(await taken(leaves, scope(concurrency=3), 9)) == 3
+    await leaves.close()
+    assert len(await taken(lives, scope(concurrency=3), 9)) == 3
+
+
+async def test_dropped_scripts_are_loaded_again(server: OwnRedis, stack: AsyncExitStack) -> None:
+    limiter = await worker(stack, server.url)
+    for _ in range(3):
+        await server.say("SCRIPT", "FLUSH")
+        assert len(await taken(limiter, scope(requests_per_day=1000), 2)) == 2
+    assert limiter.decided_alone == 0
+
+
+async def test_every_key_carries_the_hash_tag_and_expires(server: OwnRedis, stack: AsyncExitStack) -> None:
+    limiter = await worker(stack, server.url)
+    await limiter.admit((*scope(requests_per_day=5), Scope(Layer.KEY, "k", Limits(concurrency=2))), 0)
+    keys = await server.say("KEYS", "*")
+    assert isinstance(keys, list)
+    assert len(keys) == 4
+    for name in keys:
+        assert name.startswith(PREFIX.encode())
+        lasts_ms = await server.say("PTTL", name)
+        assert isinstance(lasts_ms, int)
+        assert 0 < lasts_ms <= 90_000_000
+
+
+async def test_slots_are_not_given_twice_when_redis_loses_its_memory(server: OwnRedis, stack: AsyncExitStack) -> None:
+    one, two = await worker(stack, server.url), await worker(stack, server.url)
+    await acquainted(one, two)
+    running = len(await taken(one, scope(concurrency=10), 5)) + len(await taken(two, scope(concurrency=10), 5))
+    assert running == 10
+    for _ in range(3):
+        await server.say("FLUSHALL")
+        ends_s = time.monotonic() + 0.6  # twice the grace
+        while time.monotonic() < ends_s:
+            assert isinstance(await one.admit(scope(concurrency=10), 0), Rejected)
+            assert isinstance(await two.admit(scope(concurrency=10), 0), Rejected)
+            await asyncio.sleep(0.01)
+    assert one.decided_alone == two.decided_alone == 0
+
+
+async def test_a_killed_redis_comes_back_empty_and_slots_are_exact_again(
+    server: OwnRedis, stack: AsyncExitStack
+) -> None:
+    one, two = await worker(stack, server.url), await worker(stack, server.url)
+    await acquainted(one, two)
+    held = [*await taken(one, scope(concurrency=10), 5), *await taken(two, scope(concurrency=10), 5)]
+    server.kill()
+    await eventually(lambda: one.degraded and two.degraded)
+    assert isinstance(await one.admit(scope(concurrency=10), 0), Rejected)  # its share is in use
+    one.settle(held[0], 0)
+    await server.start()
+    await eventually(lambda: not one.degraded and not two.degraded)
+    await asyncio.sleep(0.5)
+    assert len(await taken(two, scope(concurrency=10), 9)) == 1
+    assert await taken(one, scope(concurrency=10), 9) == []
+
+
+async def test_with_redis_gone_each_worker_enforces_its_share_at_once(server: OwnRedis, stack: AsyncExitStack) -> None:
+    reports: list[bool] = []
+    workers = [await worker(stack, server.url, on_degraded=reports.append) for _ in range(4)]
+    await acquainted(*workers)
+    server.kill()
+    await eventually(lambda: all(limiter.degraded for limiter in workers))
+    assert reports == [True] * 4
+    began_s = time.monotonic()
+    passed = [len(await taken(limiter, scope(requests_per_day=100, concurrency=43), 200)) for limiter in workers]
+    assert sorted(passed) == [10, 11, 11, 11]
+    more = [len(await taken(limiter, scope("other", requests_per_day=100), 200)) for limiter in workers]
+    assert more == [25] * 4
+    assert time.monotonic() - began_s < 0.5  # nobody waited
+
+
+async def test_a_stalled_redis_delays_nobody_longer_than_the_bound(server: OwnRedis, stack: AsyncExitStack) -> None:
+    reports: list[bool] = []
+    limiter = await worker(stack, server.url, wait_s=0.05, on_degraded=reports.append)
+    await taken(limiter, scope(requests_per_day=100), 1)
+    server.pause()
+    slowest_s = 0.0
+    for _ in range(60):
+        began_s = time.monotonic()
+        assert isinstance(await limiter.admit(scope(requests_per_day=100), 0), Admitted)
+        slowest_s = max(slowest_s, time.monotonic() - began_s)
+    assert slowest_s < 0.5  # the bound, on a machine that does other things too
+    assert reports == [True]
+    server.resume()
+    await eventually(lambda: not limiter.degraded)
+    assert reports == [True, False]
+
+
+async def test_what_passed_alone_is_charged_when_redis_is_back(server: OwnRedis, stack: AsyncExitStack) -> None:
+    one, two = await worker(stack, server.url, wait_s=0.1), await worker(stack, server.url, wait_s=0.1)
+    await acquainted(one, two)
+    assert len(await taken(one, scope(tokens_per_day=1000), 4, tokens=100)) == 4
+    server.pause()
+    alone = [
+        *await taken(one, scope(tokens_per_day=1000), 9, 100),
+        *await taken(two, scope(tokens_per_day=1000), 9, 100),
+    ]
+    assert len(alone) == 10  # each its half, 500 tokens
+    server.resume()
+    await eventually(lambda: not one.degraded and not two.degraded)
+    await asyncio.sleep(0.1)
+    for answer in alone[:2]:
+        one.settle(answer, 0)
+    await asyncio.sleep(0.1)
+    # 400 before, 1000 alone, 200 given back: a debt of 200 remains
+    refusal = await two.admit(scope(tokens_per_day=1000), 100)
+    assert isinstance(refusal, Rejected)
+    assert refusal.retry_after_s == pytest.approx(86_400 * 0.3, rel=0.01)
+
+
+async def test_settlements_of_an_outage_arrive_after_it_once(server: OwnRedis, stack: AsyncExitStack) -> None:
+    limiter = await worker(stack, server.url)
+    held = await taken(limiter, scope(tokens_per_day=1000, concurrency=10), 10, tokens=100)
+    server.pause()
+    for answer in held[:6]:
+        limiter.settle(answer, 50)
+    await asyncio.sleep(0.3)
+    server.resume()
+    await eventually(lambda: not limiter.degraded and not limiter._untold)
+    assert len(await taken(limiter, scope(tokens_per_day=1000), 99, tokens=10)) == 30
+    assert len(await taken(limiter, scope(concurrency=10), 99)) == 0  # thirty run, on the same counter
+    assert limiter.decided_alone == 0
+
+
+async def test_an_answer_that_was_lost_is_asked_for_again_and_nothing_counts_twice(
+    server: OwnRedis, stack: AsyncExitStack
+) -> None:
+    wire = Wire(server.port)
+    await wire.start()
+    stack.push_async_callback(wire.cut)
+    limiter = await worker(stack, wire.url, heartbeat_s=60.0)
+    witness = await worker(stack, server.url)
+    held = await taken(limiter, scope(tokens_per_day=1000), 9, tokens=100)
+    wire.swallow = True
+    for answer in held:
+        limiter.settle(answer, 50)  # 450 back
+    waiting = asyncio.create_task(limiter.admit(scope(tokens_per_day=1000), 50))
+    await eventually(lambda: wire.swallowed > 0)
+    await wire.cut()
+    assert isinstance(await waiting, Admitted)  # decided alone, since the answer is lost
+    wire.swallow = False
+    await wire.start()
+    await eventually(lambda: not limiter.degraded and not limiter._untold and limiter._sent is None)
+    # 1000 - 9 * 50 - the 50 taken alone: once each, and the lost admission not at all
+    assert len(await taken(witness, scope(tokens_per_day=1000), 99, tokens=10)) == 50
+
+
+async def test_a_caller_who_leaves_while_waiting_holds_nothing(server: OwnRedis, stack: AsyncExitStack) -> None:
+    limiter = await worker(stack, server.url)
+    for pause in range(6):
+        asking = [asyncio.create_task(limiter.admit(scope(concurrency=4), 0)) for _ in range(4)]
+        for _ in range(pause):
+            await asyncio.sleep(0)
+        for task in asking:
+            task.cancel()
+        for answer in await asyncio.gather(*asking, return_exceptions=True):
+            if isinstance(answer, Admitted):
+                limiter.release(answer)
+    await eventually(lambda: limiter._sent is None and not limiter._untold)
+    assert len(await taken(limiter, scope(concurrency=4), 9)) == 4
+
+
+async def test_an_outage_is_logged_once_and_not_for_every_request(
+    server: OwnRedis, stack: AsyncExitStack, caplog: pytest.LogCaptureFixture
+) -> None:
+    limiter = await worker(stack, server.url)
+    server.kill()
+    await eventually(lambda: limiter.degraded)
+    await taken(limiter, scope(requests_per_day=5000), 2000)
+    assert len(caplog.records) == 1
+    assert "deciding alone" in caplog.text
+    assert limiter.decided_alone == 2000
