@@ -7,6 +7,7 @@ every line goes through `redacted`; a line that belongs to a request carries its
 """
 
 import atexit
+import json
 import logging
 import threading
 import time
@@ -110,7 +111,7 @@ class LogWriter:
         """Write what is in the buffer now."""
         with self._writing:
             count = len(self._buffer)
-            lines = [self._encode(self._buffer.popleft()) for _ in range(count)]
+            lines = [self._encoded(self._buffer.popleft()) for _ in range(count)]
             if self._dropped > self._dropped_told:
                 lost = self._dropped - self._dropped_told
                 self._dropped_told += lost
@@ -121,6 +122,13 @@ class LogWriter:
                 self._write(redacted(b"".join(lines)))
             except OSError:
                 self._dropped += count  # whoever read the log is gone; the metric is what remains
+
+    def _encoded(self, line: Access | logging.LogRecord) -> bytes:
+        try:
+            return self._encode(line)
+        except Exception:  # whatever a caller put into `extra` must not end the thread
+            self._dropped += 1
+            return b""
 
     def _run(self) -> None:
         while not self._closing.wait(self._interval_s):
@@ -179,7 +187,11 @@ def _as_json(line: Access | logging.LogRecord) -> bytes:
     if isinstance(line, Access):
         head = f'{{"time":"{_time(line.at_s)}","level":"info","logger":"access",'
         return head.encode() + _encoder.encode(line)[1:] + b"\n"
-    return _encoder.encode(_fields(line)) + b"\n"
+    fields = _fields(line)
+    try:
+        return _encoder.encode(fields) + b"\n"
+    except UnicodeEncodeError:  # half of a surrogate pair, which the standard library escapes
+        return json.dumps(fields, default=str).encode() + b"\n"
 
 
 def _as_text(line: Access | logging.LogRecord) -> bytes:
