@@ -1,7 +1,7 @@
 """Fixtures that every test may use: real databases and Redis, each test with its own, none with leftovers.
 
 postgres_url    a new database of this session on a real PostgreSQL, empty
-redis_url       a real Redis at a database number that this session has to itself; use `redis_prefix` for keys
+redis_url       a real Redis, perhaps with other users: name keys by `redis_prefix`
 database_url    parametrised: SQLite file, then PostgreSQL; migrated, new for each test
 engine          an engine on `database_url`
 sqlite_url, postgres_database_url

@@ -1,7 +1,7 @@
 """Bringing a database to the schema of this version, from a program: `crosslogic migrate`, and boot when embedded.
 
 Invariant: two processes that upgrade the same database at once do it one after the other.
-Migrations only ever expand first and contract in a later release: see docs/decisions/0002-migrations.md.
+Migrations only ever expand first and contract in a later release: see docs/decisions/0002-expand-then-contract.md.
 """
 
 from pathlib import Path
