@@ -43,14 +43,9 @@ class Upstreams:
         head = self._heads.get((node.id, call.endpoint.path))
         if head is None:
             head = self._heads[(node.id, call.endpoint.path)] = self._head(node, call.endpoint.path)
-        forwarded = [b"%b: %b\r\n" % (name, value) for name, value in exchange.headers if name in self._forwarded]
-        return b"%bx-request-id: %b\r\n%bcontent-length: %d\r\n\r\n%b" % (
-            head,
-            request_id.encode(),
-            b"".join(forwarded),
-            len(call.body),
-            call.body,
-        )
+        forwarded = [b"%b: %b\r\n" % header for header in exchange.headers if header[0] in self._forwarded]
+        length = b"content-length: %d\r\n\r\n" % len(call.body)
+        return b"".join((head, b"x-request-id: ", request_id.encode(), b"\r\n", *forwarded, length, call.body))
 
     def close(self) -> None:
         for _, origin in self._origins.values():
