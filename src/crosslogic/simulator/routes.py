@@ -185,7 +185,10 @@ class Routes:
         return parse_fault(asked.decode("latin-1")) if asked else self._node.faults.draw(path)
 
     def _struck_at_once(self, exchange: Exchange, fault: Fault) -> bool:
-        """Commit those faults that need no generation; true when the request is dealt with."""
+        """Refuse while starting, and commit faults that need no generation; true when the request is dealt with."""
+        if not self._node.ready:
+            self._error(exchange, 503, "The model is still being loaded.")
+            return True
         if fault is NO_FAULT:
             return False
         if fault.error is not None:
