@@ -74,7 +74,6 @@ class OwnRedis:
         self._signal(signal.SIGCONT)
 
     def kill(self) -> None:
-        self._signal(signal.SIGCONT)
         self._signal(signal.SIGKILL)
         if self._process is not None:
             self._process.wait()

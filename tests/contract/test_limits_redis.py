@@ -53,7 +53,7 @@ async def taken(limiter: RedisLimiter, scopes: tuple[Scope, ...], most: int, tok
 
 async def acquainted(*limiters: RedisLimiter) -> None:
     """Wait until every worker knows of the others."""
-    await eventually(lambda: all(limiter._session.workers == len(limiters) for limiter in limiters))
+    await eventually(lambda: all(limiter.workers == len(limiters) for limiter in limiters))
 
 
 async def test_all_that_is_asked_in_one_turn_is_one_call(server: OwnRedis, stack: AsyncExitStack) -> None:
@@ -209,7 +209,7 @@ async def test_settlements_of_an_outage_arrive_after_it_once(server: OwnRedis, s
         limiter.settle(answer, 50)
     await asyncio.sleep(0.3)
     server.resume()
-    await eventually(lambda: not limiter.degraded and not limiter._untold)
+    await eventually(lambda: not limiter.degraded and not limiter.undelivered)
     assert len(await taken(limiter, scope(tokens_per_day=1000), 99, tokens=10)) == 30
     assert len(await taken(limiter, scope(concurrency=10), 99)) == 0  # thirty run, on the same counter
     assert limiter.decided_alone == 0
@@ -233,7 +233,7 @@ async def test_an_answer_that_was_lost_is_asked_for_again_and_nothing_counts_twi
     assert isinstance(await waiting, Admitted)  # decided alone, since the answer is lost
     wire.swallow = False
     await wire.start()
-    await eventually(lambda: not limiter.degraded and not limiter._untold and limiter._sent is None)
+    await eventually(lambda: not limiter.degraded and not limiter.undelivered)
     # 1000 - 9 * 50 - the 50 taken alone: once each, and the lost admission not at all
     assert len(await taken(witness, scope(tokens_per_day=1000), 99, tokens=10)) == 50
 
@@ -249,7 +249,7 @@ async def test_a_caller_who_leaves_while_waiting_holds_nothing(server: OwnRedis,
         for answer in await asyncio.gather(*asking, return_exceptions=True):
             if isinstance(answer, Admitted):
                 limiter.release(answer)
-    await eventually(lambda: limiter._sent is None and not limiter._untold)
+    await eventually(lambda: not limiter.undelivered)
     assert len(await taken(limiter, scope(concurrency=4), 9)) == 4
 
 

@@ -5,6 +5,7 @@ by a worker that has no other batch under way, so sending them again is harmless
 gives back is applied once however often it is sent.
 """
 
+from collections import deque
 from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any
@@ -68,6 +69,28 @@ class RemoteCounter(Counter):
 
     def idle(self, now_s: float) -> bool:
         return self.told and super().idle(now_s)
+
+
+class News:
+    """The counters that Redis must be told about, each once, oldest first."""
+
+    def __init__(self) -> None:
+        self._untold: deque[RemoteCounter] = deque()
+
+    def __len__(self) -> int:
+        return len(self._untold)
+
+    def add(self, counter: RemoteCounter) -> None:
+        if counter.told:
+            counter.told = False
+            self._untold.append(counter)
+
+    def take(self) -> list[RemoteCounter]:
+        """As many as fit into one batch."""
+        taken = [self._untold.popleft() for _ in range(min(MAX_ROWS, len(self._untold)))]
+        for counter in taken:
+            counter.told = True
+        return taken
 
 
 class Ask(msgspec.Struct):

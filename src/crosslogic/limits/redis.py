@@ -25,7 +25,6 @@ import contextlib
 import hashlib
 import logging
 import secrets
-from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -35,7 +34,8 @@ import msgspec
 from crosslogic.kernel.clock import Clock
 from crosslogic.limits import batch as batches
 from crosslogic.limits import bucket
-from crosslogic.limits.batch import MAX_ASKS, MAX_ROWS, SCRIPT, Ask, Batch, RemoteCounter, Session
+from crosslogic.limits.alone import Alone
+from crosslogic.limits.batch import MAX_ASKS, SCRIPT, Ask, Batch, News, RemoteCounter, Session
 from crosslogic.limits.bucket import Reservation
 from crosslogic.limits.model import Admitted, Rejected, Scope
 from crosslogic.limits.plan import Plan, PlanBook
@@ -84,8 +84,8 @@ class RedisLimiter:
         self._book: PlanBook[RemoteCounter] = PlanBook(lambda scope: RemoteCounter(scope, prefix))
         self._asks: list[Ask] = []
         self._asks_since_s = 0.0
-        self._untold: deque[RemoteCounter] = deque()
-        self._touched_alone: set[RemoteCounter] = set()
+        self._news = News()
+        self._alone = Alone()
         self._sent: Batch | None = None
         self._session = Session(secrets.token_hex(4))
         self._generation = connection.generation
@@ -99,8 +99,22 @@ class RedisLimiter:
         self._drained: asyncio.Event = asyncio.Event()
         self._watch: asyncio.TimerHandle | None = None
         self.degraded = False
-        self.decided_alone = 0
         self._beat: asyncio.Handle = self._loop.call_soon(self._heartbeat)
+
+    @property
+    def decided_alone(self) -> int:
+        """Requests answered without Redis so far."""
+        return self._alone.decided
+
+    @property
+    def undelivered(self) -> int:
+        """Scopes about which Redis has still to be told something."""
+        return len(self._news) + (self._sent is not None)
+
+    @property
+    def workers(self) -> int:
+        """Workers alive, this one included, as last heard."""
+        return self._session.workers
 
     # --- the port -----------------------------------------------------------------------------------------------
 
@@ -154,8 +168,8 @@ class RedisLimiter:
                 await self._drain()
         if self._watch is not None:
             self._watch.cancel()
-        if self._untold or self._sent is not None:
-            logger.warning("limits: Redis is away, %d settlements were not delivered", len(self._untold))
+        if self.undelivered:
+            logger.warning("limits: Redis is away, %d settlements were not delivered", len(self._news))
         self._closed = True
 
     # --- talking to Redis ---------------------------------------------------------------------------------------
@@ -167,7 +181,7 @@ class RedisLimiter:
 
     def _flush_settlements(self) -> None:
         self._settling = False
-        if self._untold and self._sent is None and not self.degraded:
+        if self._news and self._sent is None and not self.degraded:
             self._send(self._write())
 
     def _heartbeat(self) -> None:
@@ -183,12 +197,8 @@ class RedisLimiter:
             self._renew_session(self._session.epoch)
         asks = [ask for ask in self._asks[:MAX_ASKS] if not ask.answered.done()]  # done: the caller left
         self._asks = self._asks[MAX_ASKS:]
-        news: list[RemoteCounter] = []
-        while self._untold and len(news) < MAX_ROWS:
-            counter = self._untold.popleft()
-            counter.told = True
-            news.append(counter)
-        retires = not self._untold
+        news = self._news.take()
+        retires = not self._news
         return batches.write(
             self._session,
             self._prefix,
@@ -235,7 +245,7 @@ class RedisLimiter:
         self._drained.set()
 
     def _go_on(self) -> None:
-        if self._asks or (self._untold and (self._closing or not self._settling)):
+        if self._asks or (self._news and (self._closing or not self._settling)):
             self._send(self._write())
 
     def _answer(self, batch: Batch, answer: batches.Answer) -> None:
@@ -246,7 +256,7 @@ class RedisLimiter:
                     for counter in counters:
                         counter.back_tokens += ask.tokens
                         counter.back_requests += 1
-                        self._tell(counter)
+                        self._news.add(counter)
                 continue
             if verdict[0] == 0:
                 for counter in counters:
@@ -276,12 +286,7 @@ class RedisLimiter:
         self._reassert_at_s = self._now_s() + REASSERT_S
         for counter in self._book.counters():
             if counter.in_flight and counter.has_slots:
-                self._tell(counter)
-
-    def _tell(self, counter: RemoteCounter) -> None:
-        if counter.told:
-            counter.told = False
-            self._untold.append(counter)
+                self._news.add(counter)
 
     def _give_back(self, reservation: Reservation, tokens: int, requests: int) -> None:
         reservation.open = False
@@ -290,21 +295,20 @@ class RedisLimiter:
             give = bucket.release if requests else bucket.settle
             give(reservation.plan, self._now_s(), tokens)
             for counter in counters:
-                self._tell(counter)
+                self._news.add(counter)
             return
         for counter in counters:
             counter.in_flight -= 1
             counter.back_tokens += tokens
             counter.back_requests += requests
             if counter.told and (counter.has_slots or requests or (tokens and counter.has_tokens)):
-                counter.told = False
-                self._untold.append(counter)
-        if self._untold and not self._settling:
+                self._news.add(counter)
+        if self._news and not self._settling:
             self._settling = True
             self._loop.call_later(self._settle_delay_s, self._flush_settlements)
 
     async def _drain(self) -> None:
-        while self._untold or self._asks or self._sent is not None:
+        while self._news or self._asks or self._sent is not None:
             if self._sent is None and not self.degraded:
                 self._send(self._write())
             self._drained.clear()
@@ -344,14 +348,7 @@ class RedisLimiter:
 
     def _decide_alone(self, plan: Plan[RemoteCounter], now_s: float, tokens: int) -> Admitted | Rejected:
         session = self._session
-        alone = plan.alone
-        if alone is None or (alone.workers, alone.rank) != (session.workers, session.rank):
-            alone = plan.alone = Plan(plan.scopes, tuple(plan.counters), session.workers, session.rank)
-        self.decided_alone += 1
-        answer = bucket.reserve(alone, now_s, tokens)
-        if isinstance(answer, Admitted):
-            self._touched_alone.update(plan.counters)
-        return answer
+        return self._alone.reserve(plan, session.workers, session.rank, now_s, tokens)
 
     def _probe(self) -> None:
         if not self.degraded or self._closed:
@@ -368,16 +365,8 @@ class RedisLimiter:
         self._report(False, "Redis answers in time")
         now_s = self._now_s()
         self._careful_until_s = now_s + self._grace_s  # the others may still be alone, with leases not told yet
-        for counter in self._touched_alone:
-            taken_us = {
-                place + 1: (at_s - now_s) * 1e6 / self._session.workers
-                for place, at_s in enumerate(counter.full_at_s)
-                if at_s > now_s
-            }
-            counter.alone_us = taken_us or None
-            counter.full_at_s[:] = [0.0] * len(counter.full_at_s)
-            self._tell(counter)
-        self._touched_alone.clear()
+        for counter in self._alone.owed(self._session.workers, now_s):
+            self._news.add(counter)
         self._go_on()
 
     def _report(self, degraded: bool, why: str) -> None:
