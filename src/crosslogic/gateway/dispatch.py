@@ -69,7 +69,7 @@ class Dispatcher:
             self._observer.retried(candidate.node_id, _failure_name(attempt))
         if attempt is not None:
             return attempt
-        return errors.NO_CAPACITY  # the caller left before anything was dispatched; nobody reads this
+        return errors.CLIENT_CLOSED
 
     def _pick(self, visit: Visit, principal: Principal, call: Call) -> tuple[Candidate, Call] | Refusal:
         """A node for the call, or for the first of its model's fallbacks that has one."""

@@ -69,7 +69,7 @@ TRUNCATED = _refusal(502, "server_error", "upstream_error", "the answer was cut 
 STREAM_TIMEOUT = _refusal(504, "server_error", "upstream_timeout", "the answer stopped arriving; it is not complete")
 NOT_RECORDED = _refusal(503, "server_error", "usage_not_recorded", "the answer could not be recorded; try again", 5)
 INTERNAL_ERROR = _refusal(500, "server_error", "internal_error", "internal error")
-DRAINING = _refusal(503, "server_error", "draining", "this gateway is shutting down", 1)
+CLIENT_CLOSED = _refusal(499, "client_error", "client_closed", "the caller left")  # for log and metrics only
 
 
 def of_bad_request(error: BadRequest) -> Refusal:
