@@ -10,13 +10,12 @@ import pytest
 
 from crosslogic.kernel.clock import ManualClock
 from crosslogic.kernel.errors import ConfigurationError, Unavailable
-from crosslogic.kernel.ids import EnvId, KeyId, NodeId, OrgId, RequestId
 from crosslogic.metering.frames import Entry, Tail
 from crosslogic.metering.journal import FileJournal, OpenSync
-from crosslogic.metering.model import Evidence, Intent, Outcome, UsageRecord
 from crosslogic.metering.reader import list_segments, read_slice
 from crosslogic.metering.segment import is_alive
 from crosslogic.metering.sync import AioSync, Done, ThreadSync
+from tests.metering_samples import intent, usage
 
 SMALL = 16 << 10
 
@@ -32,21 +31,6 @@ def open_sync(request: pytest.FixtureRequest) -> OpenSync:
         finally:
             loop.close()
     return request.param
-
-
-def intent(number: int) -> Intent:
-    return Intent(
-        RequestId(f"req_{number}"), number, OrgId("org_1"), EnvId("env_1"), KeyId("key_1"), "chat.completions",
-        "model-a", "local", NodeId("node_1"), 10,
-    )  # fmt: skip
-
-
-def usage(number: int, model: str = "model-a") -> UsageRecord:
-    return UsageRecord(
-        RequestId(f"req_{number}"), number, OrgId("org_1"), EnvId("env_1"), KeyId("key_1"), "chat.completions",
-        model, "local", NodeId("node_1"), 10, 20, 0, 0, Evidence.ENGINE, Outcome.COMPLETED, "stop", 200, True, 1,
-        5, None,
-    )  # fmt: skip
 
 
 def entries_in(directory: Path) -> list[Entry]:
@@ -134,7 +118,9 @@ async def test_one_record_that_cannot_be_written_fails_alone(tmp_path: Path, mod
     assert [number for number, result in enumerate(results) if result is not None] == [7]
     assert isinstance(results[7], Unavailable)
     await journal.close()
-    assert sorted(e.timestamp_us for e in entries_in(tmp_path)) == [n for n in range(20) if n != 7]
+    assert sorted(entry.request_id for entry in entries_in(tmp_path)) == [
+        usage(n).request_id for n in range(20) if n != 7
+    ]
     assert journal.stats.unwritable == 1
 
 

@@ -12,6 +12,7 @@ twice is harmless; losing one is not.
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Self
@@ -121,7 +122,7 @@ class FileJournal:
     def healthy(self) -> bool:
         if self._refusing:
             return False
-        return not self._flying_entries or self._loop.time() - self._flying_since_s < STALL_S
+        return not self._flying_entries or time.monotonic() - self._flying_since_s < STALL_S
 
     @property
     def pending(self) -> int:
@@ -211,7 +212,7 @@ class FileJournal:
 
     def _launch(self, segment: Segment, entries: list[Entry], waiters: list[Waiter | None]) -> None:
         self._flying_entries, self._flying_waiters = entries, waiters
-        self._flying_since_s = self._loop.time()
+        self._flying_since_s = time.monotonic()
         try:
             segment.write(self._buffer)
             self._sync.start(segment.fd)
@@ -235,7 +236,7 @@ class FileJournal:
                 waiter.set_result(None)
         if self.on_commit is not None:
             records = len(waiters) - waiters.count(None)
-            self.on_commit(self._loop.time() - self._flying_since_s, records)
+            self.on_commit(time.monotonic() - self._flying_since_s, records)
         if self._awaited or len(self._entries) >= BATCH_ENTRIES or self._closing.is_set():
             self._loop.call_soon(self._commit)
         else:

@@ -1,10 +1,11 @@
 """The usage ledger: one row for each dispatched request, what it used and what it costs. Rows never change.
 
 Invariants: inserting is idempotent by request id, so the same records may come any number of times and in any
-batches; and it takes every record. A value that the database cannot hold (a NUL, a number over 64 bits) is brought
-into range, for one impossible record must never stand in the way of all that come after it.
+batches; and it takes every record. A value that the database cannot hold (a NUL, a number out of all proportion)
+is brought into range, for one impossible record must never stand in the way of all that come after it.
 """
 
+import asyncio
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -16,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from crosslogic.kernel.errors import InvalidRequest
 from crosslogic.kernel.money import microdollars
-from crosslogic.metering.model import UsageRecord, UsageSum
+from crosslogic.metering.model import Usage, UsageRecord, UsageSum
 from crosslogic.pricing.book import PriceBook
 from crosslogic.pricing.rate import rate
 from crosslogic.store.engine import reading
@@ -26,6 +27,7 @@ from crosslogic.store.types import exact_sum
 INSERT_ROWS = 5_000  # in one statement
 _MAX_32 = 2**31 - 1
 _MAX_64 = 2**63 - 1
+_MAX_TOKENS = 2**40  # beyond any request, and small enough that sums of them stay within 64 bits
 _MAX_TIMESTAMP_US = 253_402_300_799_999_999  # the last microsecond of the year 9999
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -100,6 +102,18 @@ class Ledger:
         rows = sorted((_row(record, prices) for record in records), key=lambda row: row[0])
         if not rows:
             return 0
+        if self._engine.dialect.name != "sqlite":
+            return await self._add(rows)
+        # Cancelled in the middle of a transaction, SQLite's driver keeps the write lock until the garbage collector
+        # finds the statement. So the transaction, which is short, is ended first.
+        adding = asyncio.create_task(self._add(rows))
+        try:
+            return await asyncio.shield(adding)
+        except asyncio.CancelledError:
+            await asyncio.gather(adding, return_exceptions=True)
+            raise
+
+    async def _add(self, rows: list[_Row]) -> int:
         added = 0
         async with self._engine.begin() as conn:
             insert = _insert_postgresql if conn.dialect.name == "postgresql" else _insert_sqlite
@@ -154,7 +168,13 @@ def _group(name: str, dialect: str) -> ColumnElement[str]:
 
 def _row(record: UsageRecord, prices: PriceBook) -> _Row:
     price = prices.price(record.model, record.region)
-    cost = rate(record, price)
+    tokens = Usage(
+        _within(record.prompt_tokens, _MAX_TOKENS),
+        _within(record.completion_tokens, _MAX_TOKENS),
+        _within(record.cached_tokens, _MAX_TOKENS),
+        _within(record.reasoning_tokens, _MAX_TOKENS),
+    )
+    cost = rate(tokens, price)
     return (
         _text(record.request_id),
         _within(record.timestamp_us, _MAX_TIMESTAMP_US),
@@ -165,11 +185,11 @@ def _row(record: UsageRecord, prices: PriceBook) -> _Row:
         _text(record.model),
         _text(record.region),
         _text(record.node_id),
-        _within(record.prompt_tokens, _MAX_64),
-        _within(record.completion_tokens, _MAX_64),
-        _within(record.cached_tokens, _MAX_64),
-        _within(record.reasoning_tokens, _MAX_64),
-        _within(record.total_tokens, _MAX_64),
+        tokens.prompt_tokens,
+        tokens.completion_tokens,
+        tokens.cached_tokens,
+        tokens.reasoning_tokens,
+        tokens.prompt_tokens + tokens.completion_tokens,
         record.evidence.value,
         record.outcome.value,
         None if record.finish_reason is None else _text(record.finish_reason),
