@@ -9,7 +9,7 @@ import pytest
 
 from crosslogic.kernel.ids import EnvId, KeyId, OrgId
 from crosslogic.limits.model import NO_LIMITS, Layer, Limits, Scope
-from crosslogic.tenancy.directory import Directory, LayerLimits, KeyEntry
+from crosslogic.tenancy.directory import Directory, KeyEntry, LayerLimits
 from crosslogic.tenancy.keys import key_hasher
 from crosslogic.tenancy.model import Environment, Org, Role, Status
 
