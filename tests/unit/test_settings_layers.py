@@ -1,5 +1,6 @@
 """Flags win over the environment, that over the file, that over defaults; and what each may look like."""
 
+import pickle
 from pathlib import Path
 
 import pytest
@@ -151,3 +152,10 @@ def test_no_secret_can_be_read_from_what_is_shown(tmp_path: Path) -> None:
     assert "s3cr3t" not in shown + repr(settings) + str(settings) + repr(settings.source)
     assert "postgresql://me:***@db/x" in shown
     assert shown.count("***") == 9
+
+
+def test_a_worker_process_gets_the_same_settings_and_can_read_them_again(tmp_path: Path) -> None:
+    settings = settings_of(tmp_path, "auth: {admin_key: '${KEY}'}", {"KEY": "k"})
+    copy = pickle.loads(pickle.dumps(settings))
+    assert copy == settings
+    assert load_settings(copy.source) == settings

@@ -84,14 +84,14 @@ class Management:
     def delete(self, path: str) -> Any:
         return self._call("DELETE", path)
 
-    def rows(self, path: str, *, position: str = "after", **query: Any) -> Iterator[dict[str, Any]]:
-        """All rows of a list, page by page; `position` is the parameter that says where a page begins."""
-        reached = None
+    def rows(self, path: str, **query: Any) -> Iterator[dict[str, Any]]:
+        """All rows of a list, page by page."""
+        cursor = None
         while True:
-            page = self.get(path, **query, **{position: reached}, limit=PAGE_ROWS)
+            page = self.get(path, **query, cursor=cursor, limit=PAGE_ROWS)
             yield from page["data"]
-            reached = page.get(f"next_{position}")
-            if reached is None:
+            cursor = page["next_cursor"]
+            if cursor is None:
                 return
 
     def _call(
@@ -122,9 +122,8 @@ def management(url: str | None, admin_key: str | None, data_dir: Path) -> Manage
     Raises ConfigurationError when an address or key is to be found nowhere.
     """
     local = {} if url and admin_key else read_credentials(data_dir)
-    # A key is for one cloud: the local one's is not sent to an address that somebody else gave.
-    if url and not admin_key:
-        admin_key = local.get("admin_key") if local.get("base_url") == url else None
+    if url and url != local.get("base_url"):
+        local = {}  # a key is for one cloud: the local one's is not sent to another address
     url, admin_key = url or local.get("base_url"), admin_key or local.get("admin_key")
     if not url:
         raise ConfigurationError(

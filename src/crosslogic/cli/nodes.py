@@ -23,7 +23,7 @@ def list_nodes(
 ) -> None:
     """List nodes with their present work."""
     with management(url, admin_key, data_dir) as api:
-        rows = list(api.rows("/admin/nodes", position="cursor", status=status, region=region, model=model))
+        rows = list(api.rows("/admin/nodes", status=status, region=region, model=model))
     if as_json:
         print_json(rows)
         return
