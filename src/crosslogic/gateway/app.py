@@ -11,7 +11,7 @@ from crosslogic.gateway import errors
 from crosslogic.gateway.endpoints import BY_PATH, Endpoint
 from crosslogic.gateway.errors import Refusal
 from crosslogic.gateway.models import ModelTable
-from crosslogic.gateway.pipeline import Pipeline
+from crosslogic.gateway.pipeline import Pipeline, is_home
 from crosslogic.net.exchange import Exchange
 from crosslogic.scheduling.model import ModelListing
 from crosslogic.scheduling.pool import Pool
@@ -90,6 +90,9 @@ class Gateway:
         principal = self._pipeline.authenticate(exchange)
         if isinstance(principal, Refusal):
             _respond(exchange, principal)
+            return
+        if address is not None and not is_home(principal, address[0], address[1]):
+            _respond(exchange, errors.NOT_FOUND)
             return
         listings = {listing.name: self._describe(listing) for listing in self._visible(principal)}
         if not name:

@@ -109,7 +109,7 @@ class Pipeline:
         model = None
         if address is not None:
             org, env, model = address
-            if org not in (principal.org_id, principal.org_name) or env not in (principal.env_id, principal.env_name):
+            if not is_home(principal, org, env):
                 return errors.NOT_FOUND
         try:
             call = read_call(
@@ -212,6 +212,11 @@ class Pipeline:
             int((now_s - visit.arrived_s) * 1000),
             first_token_ms,
         )
+
+
+def is_home(principal: Principal, org: str, env: str) -> bool:
+    """Whether an address that names a tenant, by ids or names, is the caller's own."""
+    return org in (principal.org_id, principal.org_name) and env in (principal.env_id, principal.env_name)
 
 
 def _shown_id(exchange: Exchange) -> bytes | None:

@@ -143,8 +143,8 @@ class Relay:
             if not self._exchange.started:
                 self._exchange.start(200, self._head)
             self._exchange.write(passed)
-        elif reader.failed and self._connection is not None:
-            self._connection.cancel()
+        if reader.failed and self._connection is not None:
+            self._connection.cancel()  # nothing more will be let through
 
     def on_end(self) -> None:
         self._finish(Ending.STREAMED if self.streaming else Ending.WHOLE)

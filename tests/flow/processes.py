@@ -1,0 +1,109 @@
+"""The product as its users run it: processes started by command line, with their logs in files.
+
+Invariant: what a test session started is gone when it ends; nodes and workers end with their parents.
+"""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+CROSSLOGIC = Path(sys.executable).parent / "crosslogic"
+START_TIMEOUT_S = 60.0
+
+Found = TypeVar("Found")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def eventually(find: Callable[[], Found], timeout_s: float = 10.0, interval_s: float = 0.02) -> Found:
+    """What `find` returns as soon as that is true; fails after `timeout_s` seconds."""
+    deadline_s = time.monotonic() + timeout_s
+    while True:
+        found = find()
+        if found:
+            return found
+        assert time.monotonic() < deadline_s, f"still {found!r} after {timeout_s} s"
+        time.sleep(interval_s)
+
+
+class Program:
+    """One running `crosslogic …` with its own process group, as a shell would start it."""
+
+    def __init__(self, arguments: list[object], directory: Path, env: Mapping[str, str] | None = None) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self.output = directory / f"{arguments[0]}.out"
+        self.log = directory / f"{arguments[0]}.log"
+        with self.output.open("ab") as out, self.log.open("ab") as err:
+            self.process = subprocess.Popen(
+                [str(part) for part in (CROSSLOGIC, *arguments)],
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                env=environment(env),
+                cwd=directory,
+                start_new_session=True,
+            )
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def wait_for(self, ready: Callable[[], Any]) -> None:
+        """Until `ready`; fails with the end of the log when the process ends before."""
+
+        def found() -> bool:
+            assert self.process.poll() is None, f"it ended with {self.process.returncode}: {self.tail()}"
+            return bool(ready())
+
+        eventually(found, START_TIMEOUT_S)
+
+    def tail(self) -> str:
+        return (self.output.read_text() + self.log.read_text())[-3000:]
+
+    def children(self) -> list[int]:
+        """Process ids of its direct children."""
+        path = Path(f"/proc/{self.pid}/task/{self.pid}/children")
+        return [int(pid) for pid in path.read_text().split()]
+
+    def stop(self, how: signal.Signals = signal.SIGTERM, timeout_s: float = 20.0) -> int:
+        """Ask it to end; returns its exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(how)
+        return self.process.wait(timeout_s)
+
+    def kill(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+
+
+def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
+    """This process's own, without what would configure the product."""
+    prefixes = ("CROSSLOGIC_", "DB_", "REDIS_", "SERVER_")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(prefixes)}
+    return kept | {"PYTHONDONTWRITEBYTECODE": "1"} | dict(more or {})
+
+
+def run(
+    *arguments: object, env: Mapping[str, str] | None = None, cwd: Path | None = None, timeout_s: float = 60.0
+) -> subprocess.CompletedProcess[str]:
+    """One `crosslogic …` command, to its end."""
+    return subprocess.run(
+        [str(part) for part in (CROSSLOGIC, *arguments)],
+        capture_output=True,
+        text=True,
+        env=environment(env),
+        cwd=cwd,
+        timeout=timeout_s,
+        check=False,
+    )
