@@ -3,7 +3,8 @@
 import asyncio
 import errno
 import os
-from collections.abc import Callable
+import resource
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,17 @@ def open_sync(request: pytest.FixtureRequest) -> OpenSync:
     return request.param
 
 
+Limit = Callable[[int | None], None]
+
+
+@pytest.fixture
+def file_limit() -> Iterator[Limit]:
+    """Makes the kernel refuse to write beyond so many bytes of any file, as a full disk would."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda limit: resource.setrlimit(resource.RLIMIT_FSIZE, (soft if limit is None else limit, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
 def entries_in(directory: Path) -> list[Entry]:
     found: list[Entry] = []
     for name in list_segments(directory):
@@ -56,6 +68,22 @@ class Refusing:
         return ThreadSync(loop, lambda code: done(self.code or code))
 
 
+class Held:
+    """A sync that really syncs, and tells it when the test lets it."""
+
+    def __init__(self) -> None:
+        self._done: list[Callable[[], None]] = []
+
+    def __call__(self, loop: asyncio.AbstractEventLoop, done: Done) -> ThreadSync:
+        return ThreadSync(loop, lambda code: self._done.append(lambda: done(code)))
+
+    async def synced(self) -> None:
+        await until(lambda: bool(self._done))
+
+    def tell(self) -> None:
+        self._done.pop(0)()
+
+
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(5):
         while not condition():
@@ -72,6 +100,34 @@ async def test_what_was_acknowledged_can_be_read_while_the_writer_lives(tmp_path
     assert entries_in(tmp_path) == [intent(1), usage(1)]
     assert [name.number for name in list_segments(tmp_path)] == [0], "the prepared segment is not left behind"
     assert not is_alive(tmp_path, list_segments(tmp_path)[0].life)
+
+
+async def test_nobody_is_told_before_the_sync_and_meanwhile_the_next_batch_gathers(tmp_path: Path) -> None:
+    disk = Held()
+    journal = await FileJournal.open(tmp_path, "worker1", clock=ManualClock(), open_sync=disk)
+    first = journal.record(usage(1))
+    await disk.synced()
+    later = [journal.record(usage(number)) for number in range(2, 10)]
+    assert not first.done()
+    disk.tell()
+    assert first.done()
+    assert not any(waiter.done() for waiter in later)
+    await disk.synced()
+    disk.tell()
+    assert all(waiter.done() for waiter in later)
+    assert journal.stats.commits == 2
+    await journal.close()
+
+
+async def test_commits_are_told_for_metrics(tmp_path: Path) -> None:
+    journal = await FileJournal.open(tmp_path, "worker1", clock=ManualClock())
+    told: list[tuple[float, int]] = []
+    journal.on_commit = lambda seconds, records: told.append((seconds, records))
+    journal.intend(intent(1))
+    await asyncio.gather(journal.record(usage(1)), journal.record(usage(2)))
+    assert [records for _, records in told] == [2]
+    assert 0 < told[0][0] < 5
+    await journal.close()
 
 
 async def test_records_of_one_turn_share_one_commit(tmp_path: Path, open_sync: OpenSync) -> None:
@@ -169,6 +225,26 @@ async def test_while_the_disk_refuses_it_is_unhealthy_and_fails_at_once(tmp_path
     await journal.record(usage(3))
     await journal.close()
     assert entries_in(directory) == [usage(1), usage(2), usage(3)]
+
+
+async def test_a_full_disk_loses_nothing_that_was_acknowledged_or_recorded(file_limit: Limit, tmp_path: Path) -> None:
+    journal = await FileJournal.open(tmp_path, "worker1", clock=ManualClock(), segment_bytes=SMALL)
+    acknowledged, refused = [], []
+    for number in range(300):
+        if number == 100:
+            file_limit(4096)  # from now on the kernel refuses writes behind this offset, and new segments
+        if number == 200:
+            file_limit(None)
+            await until(lambda: journal.healthy and journal.pending == 0)
+        try:
+            await journal.record(usage(number))
+            acknowledged.append(number)
+        except Unavailable:
+            refused.append(number)
+    await journal.close()
+    assert len(acknowledged) >= 200
+    assert len(refused) > 50
+    assert {entry.request_id for entry in entries_in(tmp_path)} == {usage(n).request_id for n in range(300)}
 
 
 async def test_closing_without_a_disk_says_what_was_lost(tmp_path: Path) -> None:
