@@ -8,10 +8,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 ARGS :=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up test lint format bench lock docs clean
+.PHONY: help setup up test lint format bench bench-guard docs lock clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-8s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/dev.stamp ## Install everything for development into .venv
 
@@ -33,6 +33,9 @@ format: $(VENV)/dev.stamp ## Format the code
 
 bench: $(VENV)/dev.stamp ## Measure us beside the peers, into bench/results
 	$(BIN)/python -m bench $(ARGS)
+
+bench-guard: $(VENV)/dev.stamp ## Fail when a request costs more than bench/guard.json allows
+	$(BIN)/python -m bench --guard
 
 docs: $(VENV)/runtime.stamp ## Write the generated pages of docs/
 	$(BIN)/python tools/write_docs.py

@@ -159,3 +159,10 @@ def test_a_worker_process_gets_the_same_settings_and_can_read_them_again(tmp_pat
     copy = pickle.loads(pickle.dumps(settings))
     assert copy == settings
     assert load_settings(copy.source) == settings
+
+
+def test_the_example_for_systemd_is_right() -> None:
+    example = Path(__file__).parents[2] / "deploy" / "systemd" / "crosslogic.yaml"
+    settings = load_settings(SettingsSource(example, {"DB_PASSWORD": "x"}))
+    assert settings.database_url() == "postgresql://crosslogic:x@127.0.0.1:5432/crosslogic_iaas"
+    assert warnings(settings) == []

@@ -22,6 +22,8 @@ _OFF_ONLY = (
 )
 _ON_ONLY = ("enable_multi_tenant", "enable_cost_tracking", "enable_multi_model")
 _UNUSED: tuple[Path, ...] = (
+    ("metrics", "port"),
+    ("fleet", "heartbeat_interval_s"),
     ("limits", "key_requests_per_day"),
     ("scheduling", "policy"),
     ("scheduling", "preemption_enabled"),
@@ -50,6 +52,8 @@ def warnings(settings: Settings) -> list[str]:
             found.append(f"{flag}: false has no effect in this version: it is always on")
     written = settings.model_dump(exclude_unset=True, by_alias=True)
     found += [f"{dotted(path)} has no effect in this version" for path in _UNUSED if _is_set(written, path)]
+    if any(node.timeout_s is not None for node in settings.nodes):
+        found.append("nodes[].timeout_s has no effect in this version: `timeouts` hold for all nodes")
     if any(model.deployment is not None for model in settings.models):
         found.append("models[].deployment has no effect in this version: nodes say themselves what they serve")
     if settings.enable_auth and settings.auth.type == "jwt":
