@@ -72,6 +72,32 @@ def admit_and_settle(limiter: Limiter) -> Callable[[int], Awaitable[object]]:
     return one
 
 
+async def measure_open(name: str, per_s: int, seconds: float, one: Callable[[int], Awaitable[object]]) -> None:
+    """Call `one` at a fixed rate, whether or not earlier calls have returned; print how long they took."""
+    waits_us: list[float] = []
+
+    async def timed(number: int) -> None:
+        began_s = time.perf_counter()
+        await one(number)
+        waits_us.append((time.perf_counter() - began_s) * 1e6)
+
+    tasks: set[asyncio.Task[None]] = set()
+    cpu_s, began_s = time.process_time(), time.perf_counter()
+    count = int(per_s * seconds)
+    for number in range(count):
+        late_s = time.perf_counter() - began_s - number / per_s
+        if late_s < 0:
+            await asyncio.sleep(-late_s)
+        task = asyncio.create_task(timed(number))
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+    await asyncio.gather(*tasks)
+    cpu_us = (time.process_time() - cpu_s) / count * 1e6
+    waits_us.sort()
+    p50, p99 = waits_us[count // 2], waits_us[count * 99 // 100]
+    print(f"{name:34} {per_s}/s {cpu_us:7.1f} µs CPU {'':12}   p50 {p50:7.0f} µs  p99 {p99:7.0f} µs")
+
+
 async def main(url: str) -> None:
     clock = SystemClock()
     memory = admit_and_settle(MemoryLimiter(clock))
@@ -88,6 +114,7 @@ async def main(url: str) -> None:
     limiter = RedisLimiter(connection, clock, prefix=f"{{bench:{secrets.token_hex(4)}}}:")
     for at_once in (1, 32, 256):
         await measure("redis: admit + settle", at_once, 20_000 if at_once > 1 else 3_000, admit_and_settle(limiter))
+    await measure_open("redis: admit + settle, open loop", 2000, 3.0, admit_and_settle(limiter))
     if limiter.decided_alone:
         print(f"  of these, {limiter.decided_alone} without Redis")
     await limiter.close()

@@ -263,3 +263,59 @@ async def test_an_outage_is_logged_once_and_not_for_every_request(
     assert len(caplog.records) == 1
     assert "deciding alone" in caplog.text
     assert limiter.decided_alone == 2000
+
+
+async def test_under_load_every_fault_passes_and_nothing_hangs_leaks_or_stays_wrong(
+    server: OwnRedis, stack: AsyncExitStack
+) -> None:
+    workers = [await worker(stack, server.url, wait_s=0.1) for _ in range(2)]
+    await acquainted(*workers)
+    limits = (Scope(Layer.ORG, "org", Limits(concurrency=8, tokens_per_day=10**9)),)
+    running = most = served = 0
+    slowest_s = 0.0
+    stop = False
+
+    async def client(limiter: RedisLimiter) -> None:
+        nonlocal running, most, served, slowest_s
+        while not stop:
+            began_s = time.monotonic()
+            answer = await limiter.admit(limits, 100)
+            slowest_s = max(slowest_s, time.monotonic() - began_s)
+            if isinstance(answer, Rejected):
+                await asyncio.sleep(0.005)
+                continue
+            running += 1
+            served += 1
+            most = max(most, running)
+            await asyncio.sleep(0.005)
+            running -= 1
+            limiter.settle(answer, 10)
+
+    clients = [asyncio.create_task(client(workers[number % 2])) for number in range(20)]
+    for _ in range(2):
+        await asyncio.sleep(0.2)
+        await server.say("SCRIPT", "FLUSH")
+        await asyncio.sleep(0.2)
+        await server.say("FLUSHALL")
+        await asyncio.sleep(0.2)
+        server.pause()
+        await asyncio.sleep(0.4)
+        server.resume()
+        await eventually(lambda: not any(limiter.degraded for limiter in workers))
+        server.kill()
+        await asyncio.sleep(0.3)
+        await server.start()
+        await eventually(lambda: not any(limiter.degraded for limiter in workers))
+    stop = True
+    await asyncio.gather(*clients)
+    assert served > 300
+    assert slowest_s < 1.0  # the bound, on a machine that does other things too
+    assert most <= 8 + 4  # at most what one worker held beyond its share
+    await eventually(lambda: not any(limiter.undelivered for limiter in workers))
+    await asyncio.sleep(0.5)  # the grace
+    for limiter in workers:
+        held = await taken(limiter, limits, 20)
+        assert len(held) == 8
+        for answer in held:
+            limiter.release(answer)
+        await eventually(lambda limiter=limiter: not limiter.undelivered)

@@ -10,7 +10,9 @@
 -- Times are microseconds since 2025 as doubles, which keeps a hundredth of a microsecond.
 
 local batch = cmsgpack.unpack(ARGV[1])
-local session, old, sequence = batch[1], batch[2], batch[3]
+local session, sequence = batch[1], batch[3]
+local is_old = {} -- earlier names of this worker: their leases give way to those of this session
+for _, name in ipairs(batch[2]) do is_old[name] = true end
 local known_epoch, careful, workers, rank = batch[4], batch[5] == 1, batch[6], batch[7]
 local dead_after, farewell, rows, asks = batch[8], batch[9], batch[10], batch[11]
 
@@ -42,6 +44,10 @@ if not seen[session] or now - seen[session] > 250000 then
   changed = true
 end
 
+local function share_of(slots)
+  return math.floor(slots * (rank + 1) / workers) - math.floor(slots * rank / workers)
+end
+
 local full, leases, mine, others, dirty = {}, {}, {}, {}, {}
 for i = 1, #rows do
   local row = rows[i]
@@ -49,7 +55,7 @@ for i = 1, #rows do
   local state = stored[i + 2] and cmsgpack.unpack(stored[i + 2]) or {{}, {}}
   full[i], leases[i], mine[i], others[i] = state[1], state[2], row[2], 0
   for name, count in pairs(leases[i]) do
-    if name == old or not seen[name] then
+    if is_old[name] or not seen[name] then
       leases[i][name] = nil
       dirty[i] = true
     elseif name ~= session then
@@ -74,21 +80,26 @@ for i = 1, #rows do
   end
 end
 
+-- Plain comparisons instead of math.max, and numbers instead of tables, in what runs for every request: Redis runs
+-- one script at a time, and calls are the dear part of Lua.
+local floor, huge = math.floor, math.huge
 local answer = {}
 for a = 1, #asks do
   local ask = asks[a]
-  local tokens = ask[1]
+  local last, tokens = #ask, ask[1]
   -- The verdict is the longest wait among all that refuse, and "never" is longer than any.
   local never, wait, whose, which = 0, 0, 0, 0
-  for k = 2, #ask do
+  for k = 2, last do
     local i = ask[k]
-    local rates = rows[i][1]
+    local rates, times = rows[i][1], full[i]
     for j = 2, #rates, 5 do
-      local cost = rates[j + 1] == 0 and rates[j + 2] or tokens * rates[j + 2]
-      local ahead = math.max((full[i][rates[j]] or 0) - now, 0)
-      local over = ahead + cost - rates[j + 3]
+      local cost, capacity = rates[j + 2], rates[j + 3]
+      if rates[j + 1] == 1 then cost = cost * tokens end
+      local over = cost - capacity
+      local at = times[rates[j]]
+      if at and at > now then over = over + at - now end
       if over > 1 then
-        local too_large = cost > rates[j + 3] + 1 and 1 or 0
+        local too_large = cost > capacity + 1 and 1 or 0
         if too_large == 1 then over = 60e6 end
         if too_large > never or (too_large == never and over > wait) then
           never, wait, whose, which = too_large, over, k - 1, rates[j]
@@ -96,32 +107,34 @@ for a = 1, #asks do
       end
     end
     local slots = rates[1]
-    if slots >= 0 then
-      local share = math.floor(slots * (rank + 1) / workers) - math.floor(slots * rank / workers)
-      if mine[i] + others[i] >= slots or (careful and mine[i] >= share) then
-        local zero = slots == 0 and 1 or 0
-        local pause = zero == 1 and 60e6 or 1e6
-        if zero > never or (zero == never and pause > wait) then
-          never, wait, whose, which = zero, pause, k - 1, 0
-        end
+    if slots >= 0 and (mine[i] + others[i] >= slots or (careful and mine[i] >= share_of(slots))) then
+      local zero = slots == 0 and 1 or 0
+      local pause = zero == 1 and 60e6 or 1e6
+      if zero > never or (zero == never and pause > wait) then
+        never, wait, whose, which = zero, pause, k - 1, 0
       end
     end
   end
 
-  local limit, remaining, reset = {-1, -1}, {math.huge, math.huge}, {0, 0}
-  for k = 2, #ask do
+  -- Take it, and find the tightest room of each unit for the headers.
+  local r_limit, r_left, r_reset, t_limit, t_left, t_reset = -1, huge, 0, -1, huge, 0
+  for k = 2, last do
     local i = ask[k]
-    local rates = rows[i][1]
+    local rates, times = rows[i][1], full[i]
     for j = 2, #rates, 5 do
-      local ahead = math.max((full[i][rates[j]] or 0) - now, 0)
+      local unit, place = rates[j + 2], rates[j]
+      local of_tokens = rates[j + 1] == 1
+      local ahead = (times[place] or 0) - now
+      if ahead < 0 then ahead = 0 end
       if whose == 0 then
-        ahead = ahead + (rates[j + 1] == 0 and rates[j + 2] or tokens * rates[j + 2])
-        full[i][rates[j]] = now + ahead
+        ahead = ahead + (of_tokens and tokens * unit or unit)
+        times[place] = now + ahead
       end
-      local unit = rates[j + 1] + 1
-      local left = (rates[j + 3] - ahead) / rates[j + 2]
-      if left < remaining[unit] then
-        limit[unit], remaining[unit], reset[unit] = rates[j + 4], left, ahead
+      local left = (rates[j + 3] - ahead) / unit
+      if of_tokens then
+        if left < t_left then t_limit, t_left, t_reset = rates[j + 4], left, ahead end
+      elseif left < r_left then
+        r_limit, r_left, r_reset = rates[j + 4], left, ahead
       end
     end
     if whose == 0 then
@@ -129,32 +142,27 @@ for a = 1, #asks do
       dirty[i] = true
     end
   end
-  answer[a] = {
-    whose, which, never, wait,
-    limit[1], limit[1] < 0 and 0 or math.max(0, math.floor(remaining[1] + 1e-6)), reset[1],
-    limit[2], limit[2] < 0 and 0 or math.max(0, math.floor(remaining[2] + 1e-6)), reset[2],
-  }
+  r_left = r_limit < 0 and 0 or r_left <= 0 and 0 or floor(r_left + 1e-6)
+  t_left = t_limit < 0 and 0 or t_left <= 0 and 0 or floor(t_left + 1e-6)
+  answer[a] = {whose, which, never, wait, r_limit, r_left, r_reset, t_limit, t_left, t_reset}
 end
 
 for i = 1, #rows do
   if dirty[i] then
-    local rates = rows[i][1]
-    if rates[1] >= 0 then
-      leases[i][session] = mine[i] > 0 and mine[i] or nil
+    local held = leases[i]
+    if rows[i][1][1] >= 0 then
+      held[session] = mine[i] > 0 and mine[i] or nil
     end
-    local lasts = 60e6
+    local lasts = next(held) and 3600e6 or 60e6 -- workers write their leases again well within an hour
     for _, at in pairs(full[i]) do
-      lasts = math.max(lasts, at - now + 60e6)
+      if at - now + 60e6 > lasts then lasts = at - now + 60e6 end
     end
-    if next(leases[i]) then
-      lasts = math.max(lasts, 3600e6) -- workers write their leases again well within this time
-    end
-    redis.call('SET', KEYS[i + 2], cmsgpack.pack({full[i], leases[i]}), 'PX', string.format('%.0f', lasts / 1000))
+    redis.call('SET', KEYS[i + 2], cmsgpack.pack({full[i], held}), 'PX', floor(lasts / 1000))
   end
 end
 
-if farewell ~= '' and seen[farewell] then
-  seen[farewell] = nil
+for _, name in ipairs(farewell) do
+  seen[name] = nil
   changed = true
 end
 if changed then
@@ -162,7 +170,7 @@ if changed then
 end
 local count, place = 0, 0
 for name in pairs(seen) do
-  if name ~= old then
+  if not is_old[name] then
     count = count + 1
     if name < session then place = place + 1 end
   end

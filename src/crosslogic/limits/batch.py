@@ -105,11 +105,11 @@ class Session(msgspec.Struct):
     """Under which name this worker holds its leases, and what it knows of the others.
 
     Every connection and every life of Redis' memory gets a new name; all leases are written again under it
-    before the `old` one is given up, so that none is counted by nobody.
+    before the `old` ones are given up, so that none is counted by nobody.
     """
 
     name: str
-    old: str = ""
+    old: tuple[str, ...] = ()
     sequence: int = 0
     epoch: float = 0
     workers: int = 1
@@ -149,7 +149,7 @@ def write(
     *,
     careful: bool,
     dead_after_s: float,
-    farewell: str,
+    farewell: tuple[str, ...],
     retires: bool,
     asked_s: float,
 ) -> Batch:

@@ -13,11 +13,12 @@ Invariants:
 - Nothing waits longer than `wait_s`. Without an answer by then, or without a connection, the worker is *alone*: it
   answers at once from its own buckets, an equal share (1/N of the workers it last knew) of every limit. When
   Redis answers in time again, what was taken alone is charged there, and Redis decides again.
-- After Redis has lost its memory, and after every reconnection, a worker stays within its share of the slots for
-  `grace_s`, until the leases of all workers are there again. Rates begin anew with full buckets in a memory that was
-  lost: that is one burst more.
+- For `grace_s` after Redis has lost its memory, after a reconnection and after being alone, a worker takes no slot
+  beyond its share, until the leases of all workers are written again.
 
-A worker that stands still for longer than `dead_after_s` with requests running may find its slots taken.
+What is not exact, and by how much: while Redis is away, and in that grace, concurrency may exceed a ceiling by what
+single workers already held beyond their share. A Redis that lost its memory starts with full buckets: one burst
+more. A worker that stands still for longer than `dead_after_s` with requests running may find its slots taken.
 """
 
 import asyncio
@@ -47,6 +48,7 @@ SCRIPT_SHA = hashlib.sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()
 PROBE_S = 0.1
 REASSERT_S = 600.0
 CLOSE_S = 1.0
+MAX_OLD_SESSIONS = 8
 QUIET_LOG_S = 30.0
 
 
@@ -164,7 +166,7 @@ class RedisLimiter:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_S):
                 await self._drain()
-                self._send(self._write(farewell=self._session.name))
+                self._send(self._write(farewell=(self._session.name,)))
                 await self._drain()
         if self._watch is not None:
             self._watch.cancel()
@@ -191,7 +193,7 @@ class RedisLimiter:
         if self._sent is None and not self.degraded:
             self._send(self._write())
 
-    def _write(self, farewell: str = "") -> Batch:
+    def _write(self, farewell: tuple[str, ...] = ()) -> Batch:
         if self._connection.generation != self._generation:
             self._generation = self._connection.generation
             self._renew_session(self._session.epoch)
@@ -206,7 +208,7 @@ class RedisLimiter:
             asks,
             careful=self._now_s() < self._careful_until_s,
             dead_after_s=self._dead_after_s,
-            farewell=farewell or (self._session.old if retires else ""),
+            farewell=farewell or (self._session.old if retires else ()),
             retires=retires,
             asked_s=self._asks_since_s,
         )
@@ -266,7 +268,7 @@ class RedisLimiter:
     def _learn(self, batch: Batch, answer: batches.Answer) -> None:
         session = self._session
         if batch.retires:
-            session.old = ""
+            session.old = ()
         if session.epoch == 0:
             session.epoch = answer.epoch
         elif session.epoch != answer.epoch:  # Redis lost its memory, and with it who else is there
@@ -278,7 +280,8 @@ class RedisLimiter:
 
     def _renew_session(self, epoch: float) -> None:
         last = self._session
-        self._session = Session(secrets.token_hex(4), last.name, 0, epoch, last.workers, last.rank)
+        old = (*last.old, last.name)[-MAX_OLD_SESSIONS:]
+        self._session = Session(secrets.token_hex(4), old, 0, epoch, last.workers, last.rank)
         self._careful_until_s = self._now_s() + self._grace_s
         self._tell_all_leases()
 
