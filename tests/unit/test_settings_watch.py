@@ -124,3 +124,12 @@ async def test_flags_and_environment_still_win_after_a_reload(tmp_path: Path) ->
     path.write_text(AFTER, "utf-8")
     assert await watcher.reload()
     assert applied.all[0].limits.key.requests_per_minute == 7
+
+
+async def test_in_a_terminal_a_hangup_means_what_it_always_means(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(BEFORE, "utf-8")
+    watcher = SettingsWatcher(load_settings(SettingsSource(path)), Applied(), reload_on_hangup=False)
+    before = signal.getsignal(signal.SIGHUP)
+    async with running(watcher):
+        assert signal.getsignal(signal.SIGHUP) == before

@@ -30,10 +30,12 @@ class SettingsWatcher:
         apply: Callable[[Reloadable], None],
         *,
         poll_interval_s: float = POLL_INTERVAL_S,
+        reload_on_hangup: bool = True,
     ) -> None:
         self._settings = settings
         self._apply = apply
         self._poll_interval_s = poll_interval_s
+        self._reload_on_hangup = reload_on_hangup
         self._asked = asyncio.Event()
         self._seen = _signature(settings.source.path)
 
@@ -43,13 +45,18 @@ class SettingsWatcher:
         return self._settings
 
     async def run(self) -> None:
-        """Watch until cancelled. Where the loop can, SIGHUP reloads at once."""
+        """Watch until cancelled. SIGHUP reloads at once, where the loop can hear it.
+
+        A program in a terminal should not listen to it (`reload_on_hangup=False`): there it means that the
+        terminal is gone, and whoever outlives that runs on unseen.
+        """
         loop = asyncio.get_running_loop()
-        handles_signal = True
-        try:
-            loop.add_signal_handler(signal.SIGHUP, self._asked.set)
-        except (NotImplementedError, RuntimeError, ValueError):  # not the main thread, or not a Unix
-            handles_signal = False
+        handles_signal = self._reload_on_hangup
+        if handles_signal:
+            try:
+                loop.add_signal_handler(signal.SIGHUP, self._asked.set)
+            except (NotImplementedError, RuntimeError, ValueError):  # not the main thread, or not a Unix
+                handles_signal = False
         try:
             while True:
                 await self._until_something_happened()
