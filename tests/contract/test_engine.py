@@ -254,6 +254,43 @@ async def test_metrics_have_vllms_names_and_count(engine: Engine) -> None:
         assert all(s.labels["model_name"] == engine.model for s in families[f"vllm:{name}"].samples)
 
 
+async def test_messages_count_the_same_prompt_in_three_parts(engine: Engine) -> None:
+    """Fresh, written to the prefix cache, read from it: together they are what the chat endpoint counts."""
+    messages = [{"role": "user", "content": "The sea is salty and wide. " * 40}]
+    chat = (await engine.post("/v1/chat/completions", messages=messages, max_tokens=1)).json()
+    for _ in range(2):
+        answer = (await engine.post("/v1/messages", messages=messages, max_tokens=3)).json()
+        usage = answer["usage"]
+        parts = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
+        assert sum(usage.get(part) or 0 for part in parts) == chat["usage"]["prompt_tokens"]
+        assert 1 <= usage["output_tokens"] <= 3
+        assert answer["content"][0]["type"] == "text"
+
+
+async def test_streamed_messages_and_responses_end_with_their_usage(engine: Engine) -> None:
+    async def last_events(path: str, **body: Any) -> list[Any]:
+        response = await engine.post(path, stream=True, **body)
+        lines = response.text.splitlines()
+        return [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: ")]
+
+    events = await last_events("/v1/messages", messages=HELLO, max_tokens=3)
+    assert [events[0]["type"], events[-1]["type"]] == ["message_start", "message_stop"]
+    assert events[-2]["type"] == "message_delta"
+    assert 1 <= events[-2]["usage"]["output_tokens"] <= 3
+    events = await last_events("/v1/responses", input="Tell me of the sea.", max_output_tokens=3)
+    assert [events[0]["type"], events[-1]["type"]] == ["response.created", "response.completed"]
+    usage = events[-1]["response"]["usage"]
+    assert usage["total_tokens"] == usage["input_tokens"] + usage["output_tokens"]
+
+
+async def test_errors_of_messages_are_in_anthropics_shape(engine: Engine) -> None:
+    body = {"model": "absent", "messages": HELLO, "max_tokens": 1}
+    response = await engine.client.post("/v1/messages", json=body)
+    assert response.status_code == 404
+    assert response.json()["type"] == "error"
+    assert response.json()["error"]["message"]
+
+
 async def test_tokenize_counts(engine: Engine) -> None:
     body = (await engine.post("/tokenize", prompt="The sea is salty.")).json()
     assert body["count"] == len(body["tokens"]) > 0

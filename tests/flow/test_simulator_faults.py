@@ -205,6 +205,35 @@ async def test_crash_of_a_whole_answer_is_a_500(node: SimulatedNode) -> None:
     assert (seen.status, seen.complete) == (500, True)
 
 
+@pytest.mark.parametrize(
+    ("path", "more", "whole", "last"),
+    [
+        ("/v1/completions", {"prompt": "hello", "max_tokens": TOKENS}, True, b"data: [DONE]\n\n"),
+        ("/v1/messages", {"max_tokens": TOKENS}, True, b"event: error\n"),
+        ("/v1/responses", {"input": "hello", "max_output_tokens": TOKENS}, False, b"response.output_text.delta"),
+    ],
+)
+async def test_each_api_fails_as_vllms_does(
+    node: SimulatedNode, path: str, more: dict[str, Any], whole: bool, last: bytes
+) -> None:
+    messages = [{"role": "user", "content": "hello"}]
+    body = {"model": MODEL, "messages": messages, "stream": True, "ignore_eos": True} | more
+    received = b""
+    async with httpx.AsyncClient(base_url=node.url) as client:
+        headers = {"x-simulate-fault": "crash=2"}
+        async with client.stream("POST", path, json=body, headers=headers) as response:
+            assert response.status_code == 200
+            try:
+                async for piece in response.aiter_raw():
+                    received += piece
+            except httpx.RemoteProtocolError:
+                assert not whole
+            else:
+                assert whole
+    assert last in received[-400:]
+    assert (b"[DONE]" in received) is (path == "/v1/completions")
+
+
 async def test_an_unknown_fault_is_a_400(node: SimulatedNode) -> None:
     assert (await _ask(node, "explode")).status == 400
 

@@ -6,7 +6,7 @@ Pure, and of the same shape as the writers in `replies.py`: these APIs name ever
 import msgspec
 
 from crosslogic.simulator.answer import Answer
-from crosslogic.simulator.replies import Usage, encode
+from crosslogic.simulator.replies import ENGINE_DEAD, Usage, encode
 from crosslogic.simulator.requests import Generation, Json
 
 
@@ -59,7 +59,11 @@ class ResponsesWriter:
             data += self._event("response.content_part.done", self._place() | {"part": _part(text)})
         data += self._event("response.output_item.done", {"output_index": 0, "item": item})
         whole = self.whole(usage)
-        return data + self._event(f"response.{whole['status']}", {"response": whole})
+        # vLLM names this event so even when the status is incomplete.
+        return data + self._event("response.completed", {"response": whole})
+
+    def failure(self) -> None:
+        """vLLM cuts this stream off."""
 
     def whole(self, usage: Usage | None) -> Json:
         status = "incomplete" if self._answer.finish_reason == "length" else "completed"
@@ -110,7 +114,7 @@ class MessagesWriter:
     ) -> None:
         self._request = request
         self._answer = answers[0]
-        self._id = f"msg_{request_id}"
+        self._id = f"chatcmpl-{request_id}"  # vLLM runs these through its chat endpoint
         self._prompt_tokens = prompt_tokens
 
     def opening(self) -> bytes:
@@ -134,6 +138,9 @@ class MessagesWriter:
             body["usage"] = _messages_usage(usage)
         data = named_event("content_block_stop", {"index": 0})
         return data + named_event("message_delta", body) + named_event("message_stop", {})
+
+    def failure(self) -> bytes:
+        return named_event("error", {"error": {"type": "internal_error", "message": ENGINE_DEAD}})
 
     def whole(self, usage: Usage | None) -> Json:
         counted = None if usage is None else _messages_usage(usage)
@@ -159,10 +166,8 @@ class MessagesWriter:
         return message if usage is None else message | {"usage": usage}
 
 
-def messages_error(message: str, status: int) -> Json:
-    """Anthropic's error shape."""
-    kinds = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
-    kind = kinds.get(status, "invalid_request_error" if status < 500 else "api_error")
+def messages_error(message: str, kind: str) -> Json:
+    """Anthropic's error shape, with vLLM's names of the kinds."""
     return {"type": "error", "error": {"type": kind, "message": message}}
 
 
@@ -190,5 +195,10 @@ def _responses_usage(usage: Usage) -> Json:
 
 
 def _messages_usage(usage: Usage) -> Json:
-    # As vLLM, which does not report its prefix cache here.
-    return {"input_tokens": usage.prompt_tokens, "output_tokens": usage.completion_tokens}
+    """As Anthropic counts: the three kinds of input tokens add up to the prompt."""
+    return {
+        "input_tokens": usage.prompt_tokens - usage.cached_tokens - usage.created_cache_tokens,
+        "output_tokens": usage.completion_tokens,
+        "cache_creation_input_tokens": usage.created_cache_tokens,
+        "cache_read_input_tokens": usage.cached_tokens,
+    }

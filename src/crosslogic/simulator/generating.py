@@ -17,7 +17,7 @@ from crosslogic.kernel.errors import InvalidRequest
 from crosslogic.simulator import tokens
 from crosslogic.simulator.answer import compose
 from crosslogic.simulator.faults import Fault
-from crosslogic.simulator.job import Job
+from crosslogic.simulator.job import Job, Refuse
 from crosslogic.simulator.model import Refusal, Sequence
 from crosslogic.simulator.pooling import Prepared, WholeWriter
 from crosslogic.simulator.replies import Usage
@@ -27,22 +27,21 @@ if TYPE_CHECKING:
     from crosslogic.net.exchange import Exchange
     from crosslogic.simulator.node import SimulatedNode
 
-Refuse = Callable[["Exchange", int, str], None]
-
 
 def generating_job(
-    node: SimulatedNode, exchange: Exchange, request: Generation, writer_type: type[Any], fault: Fault
+    node: SimulatedNode, exchange: Exchange, request: Generation, writer_type: type[Any], fault: Fault, refuse: Refuse
 ) -> Job:
     """Decide the answers to a request and make the job that will send them. Raises InvalidRequest."""
     answers, sequences = [], []
-    prompt_tokens = cached_tokens = 0
+    prompt_tokens = cached_tokens = created_tokens = 0
     for prompt in request.prompts:
         limit = token_limit(node.max_model_len, prompt, request.max_tokens)
         # Prompts of token ids have no text to look up. At least the last token is always computed.
-        cached = node.cached_tokens(tokens.split(prompt.text)) if prompt.question else 0
+        cached, created = node.claim_prefix(tokens.split(prompt.text)) if prompt.question else (0, 0)
         cached = min(cached, prompt.tokens - 1)
         prompt_tokens += prompt.tokens
         cached_tokens += cached
+        created_tokens += min(created, prompt.tokens - cached)
         for choice in range(request.choices):
             # A text seeds Random the same way in every process.
             rng = Random(f"{node.options.seed}|{request.seed}|{choice}|{prompt.text}")
@@ -55,17 +54,18 @@ def generating_job(
         exchange,
         writer_type(request, answers, request_id, int(time.time()), prompt_tokens),
         sequences,
-        Usage(prompt_tokens, sum(len(a.pieces) for a in answers), cached_tokens),
+        Usage(prompt_tokens, sum(len(a.pieces) for a in answers), cached_tokens, created_tokens),
         finish_reason="length" if any(a.finish_reason == "length" for a in answers) else "stop",
         stream=request.stream,
         fault=fault,
         started_s=asyncio.get_running_loop().time(),
         on_end=node.ended,
         on_crash=node.crash,
+        refuse=refuse,
     )
 
 
-def pooled_job(node: SimulatedNode, exchange: Exchange, prepared: Prepared, fault: Fault) -> Job:
+def pooled_job(node: SimulatedNode, exchange: Exchange, prepared: Prepared, fault: Fault, refuse: Refuse) -> Job:
     """The job of an embedding, score or rerank request. Raises InvalidRequest."""
     prompts, build = prepared
     for prompt in prompts:
@@ -81,6 +81,7 @@ def pooled_job(node: SimulatedNode, exchange: Exchange, prepared: Prepared, faul
         started_s=asyncio.get_running_loop().time(),
         on_end=node.ended,
         on_crash=node.crash,
+        refuse=refuse,
     )
 
 
@@ -101,7 +102,7 @@ def token_limit(window: int, prompt: Prompt, max_tokens: int | None) -> int:
     return max_tokens or room
 
 
-def dispatch(node: SimulatedNode, job: Job, refuse: Refuse) -> None:
+def dispatch(node: SimulatedNode, job: Job) -> None:
     """Queue a job after the time that the front takes, unless its client leaves before."""
     loop = asyncio.get_running_loop()
     exchange = job.exchange
@@ -125,10 +126,9 @@ def dispatch(node: SimulatedNode, job: Job, refuse: Refuse) -> None:
         if exchange.started:
             job.fail()
         elif refusal is Refusal.QUEUE_FULL:
-            refuse(exchange, 429, "The server's queue is full, try again later.")
+            job.refuse(429, "The server's queue is full, try again later.")
         else:
-            refuse(exchange, 400, "The request does not fit into this server's KV cache.")
-        job.end()
+            job.refuse(400, "The request does not fit into this server's KV cache.")
 
     def wait(delay_s: float, then: Callable[[], None]) -> None:
         timer = loop.call_later(delay_s, then)

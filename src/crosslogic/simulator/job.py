@@ -13,17 +13,18 @@ import msgspec
 
 from crosslogic.simulator.faults import Fault
 from crosslogic.simulator.model import Sequence
-from crosslogic.simulator.replies import Usage, Writer, error_body
+from crosslogic.simulator.replies import ENGINE_DEAD, Usage, Writer
 
 if TYPE_CHECKING:
     from crosslogic.net.exchange import Exchange
 
 JSON_LINES = b"content-type: application/json\r\n"
 STREAM_LINES = b"content-type: text/event-stream; charset=utf-8\r\ncache-control: no-cache\r\n"
-ENGINE_DEAD = error_body(
-    "the engine core stopped; the server log says why (simulated crash)", "InternalServerError", 500
-)
 _BROKEN_EVENT = b'data: {"id":"chatcmpl-broken","object":"chat.completion.chunk","choices":[{"ind\n\n'
+
+
+# Answers an exchange with a status and a message, in the error shape of its path.
+Refuse = Callable[["Exchange", int, str], None]
 
 
 class Job:
@@ -32,6 +33,7 @@ class Job:
     __slots__ = (
         "_on_crash",
         "_on_end",
+        "_refuse",
         "events",
         "exchange",
         "fault",
@@ -61,6 +63,7 @@ class Job:
         started_s: float,
         on_end: Callable[[Job], None],
         on_crash: Callable[[], None],
+        refuse: Refuse,
     ) -> None:
         self.exchange = exchange
         self.writer = writer
@@ -78,6 +81,7 @@ class Job:
         self.over = False
         self._on_end = on_end
         self._on_crash = on_crash
+        self._refuse = refuse
 
     def begin(self) -> None:
         """The request is accepted. As vLLM, a stream's status and headers go out long before its first token."""
@@ -107,14 +111,22 @@ class Job:
             self.over = True
             self._on_end(self)
 
+    def refuse(self, status: int, message: str) -> None:
+        """The request never gets into the engine."""
+        self._refuse(self.exchange, status, message)
+        self.end()
+
     def fail(self) -> None:
-        """The engine is dead: what a client of a crashed vLLM gets, an error and yet a regular end."""
+        """The engine is dead: what a client of a crashed vLLM gets, by its API."""
         if self.over:
             return
+        ending = self.writer.failure()
         if not self.exchange.started:
-            self.exchange.respond(500, JSON_LINES, msgspec.json.encode(ENGINE_DEAD))
+            self._refuse(self.exchange, 500, ENGINE_DEAD)
+        elif ending is None:
+            self.exchange.abort()
         else:
-            self.exchange.end(b"data: %b\n\ndata: [DONE]\n\n" % msgspec.json.encode(ENGINE_DEAD))
+            self.exchange.end(ending)
         self.end()
 
     def _send(self, choice: int, made: int) -> None:

@@ -63,8 +63,8 @@ class Metrics:
             lines.extend((f"# HELP vllm:{name} {text}", f"# TYPE vllm:{name} {kind}", *samples))
 
         def single(name: str, kind: str, text: str, value: float) -> None:
-            suffix = "_total" if kind == "counter" else ""
-            family(name, kind, text, f"vllm:{name}{suffix}{{{self._label}}} {float(value)}")
+            name = f"{name}_total" if kind == "counter" else name
+            family(name, kind, text, f"vllm:{name}{{{self._label}}} {float(value)}")
 
         single("num_requests_running", "gauge", "Sequences in the running batch.", running)
         single("num_requests_waiting", "gauge", "Sequences that wait for a seat.", waiting)
@@ -78,7 +78,7 @@ class Metrics:
             f'vllm:request_success_total{{{self._label},finished_reason="{reason}"}} {float(count)}'
             for reason, count in self.finished.items()
         ]
-        family("request_success", "counter", "Finished requests.", *reasons)
+        family("request_success_total", "counter", "Finished requests.", *reasons)
         for name, text, histogram in (
             ("time_to_first_token_seconds", "Time to first token.", self.first_token),
             ("inter_token_latency_seconds", "Time between two tokens.", self.between_tokens),

@@ -113,14 +113,14 @@ class SimulatedNode:
         waited_s = asyncio.get_running_loop().time() - self.started_s
         return waited_s >= self.options.startup_delay_s and not self.crashed
 
-    def cached_tokens(self, pieces: list[str]) -> int:
-        """How many leading tokens of a prompt the prefix cache holds; remembers the prompt."""
+    def claim_prefix(self, pieces: list[str]) -> tuple[int, int]:
+        """How many leading tokens of a prompt the prefix cache holds, and how many it now holds in addition."""
         if not self.options.prefix_caching:
-            return 0
+            return 0, 0
         hit = self._prefixes.claim(pieces)
         self.metrics.prefix_queries += len(pieces)
         self.metrics.prefix_hits += hit
-        return hit
+        return hit, len(pieces) // BLOCK_TOKENS * BLOCK_TOKENS - hit
 
     def front_s(self, prompt_tokens: int) -> float:
         """Wall-clock seconds from a request's arrival to its place in the queue."""

@@ -95,6 +95,9 @@ class WholeWriter:
     def ending(self, usage: Usage | None) -> bytes:
         return b""
 
+    def failure(self) -> None:
+        """There is no stream to fail."""
+
     def whole(self, usage: Usage | None) -> Json:
         body = self._build()
         if usage is None:

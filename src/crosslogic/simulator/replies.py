@@ -20,14 +20,18 @@ class Usage(msgspec.Struct, frozen=True):
 
     prompt_tokens: int
     completion_tokens: int
-    cached_tokens: int = 0
+    cached_tokens: int = 0  # of the prompt: found in the prefix cache
+    created_cache_tokens: int = 0  # of the prompt: put into it
 
     def openai(self) -> Json:
         return {
             "prompt_tokens": self.prompt_tokens,
             "total_tokens": self.prompt_tokens + self.completion_tokens,
             "completion_tokens": self.completion_tokens,
-            "prompt_tokens_details": {"cached_tokens": self.cached_tokens},
+            "prompt_tokens_details": {
+                "cached_tokens": self.cached_tokens,
+                "created_cache_tokens": self.created_cache_tokens,
+            },
         }
 
 
@@ -38,8 +42,14 @@ class Writer(Protocol):
     def token(self, choice: int, made: int) -> bytes: ...
     def ending(self, usage: Usage | None) -> bytes: ...
     def whole(self, usage: Usage | None) -> Json: ...
+    def failure(self) -> bytes | None:
+        """How the stream ends when the engine dies; None: it is cut off."""
+        ...
 
     done: bytes  # what marks the end of the stream after `ending`
+
+
+ENGINE_DEAD = "The engine core has stopped; the server's log says why (simulated)."
 
 
 class ChatWriter:
@@ -76,8 +86,11 @@ class ChatWriter:
                 encode(piece),
             )
         else:
-            delta = {"content": piece} if answer.tool is None else self._call(choice, piece, made == 1)
-            data = self._event(choice, delta, answer.finish_reason if inline else None, made, piece)
+            data = self._event(choice, self._call_name(choice), None) if answer.tool and made == 1 else b""
+            delta: Json = {"content": piece}
+            if answer.tool is not None:
+                delta = {"content": None, "tool_calls": [{"index": 0, "function": {"arguments": piece}}]}
+            data += self._event(choice, delta, answer.finish_reason if inline else None, made, piece)
         if last and not inline:
             delta = {"content": ""} if answer.tool is None else {}
             data += self._event(choice, delta, answer.finish_reason, made)
@@ -91,8 +104,15 @@ class ChatWriter:
     def whole(self, usage: Usage | None) -> Json:
         choices = []
         for index, answer in enumerate(self._answers):
-            message: Json = {"role": "assistant", "content": None if answer.tool else answer.text}
-            message["tool_calls"] = []
+            message: Json = {
+                "role": "assistant",
+                "content": "" if answer.tool else answer.text,
+                "refusal": None,
+                "annotations": None,
+                "audio": None,
+                "function_call": None,
+                "reasoning": None,
+            }
             if answer.tool:
                 function = {"name": answer.tool, "arguments": answer.text}
                 message["tool_calls"] = [{"id": self._call_ids[index], "type": "function", "function": function}]
@@ -111,13 +131,12 @@ class ChatWriter:
     def _chunk(self, choices: list[Json]) -> Json:
         return {"id": self._id, "object": "chat.completion.chunk", **self._created, "choices": choices}
 
-    def _call(self, choice: int, piece: str, first: bool) -> Json:
-        function: Json = {"arguments": piece}
-        call: Json = {"index": 0, "function": function}
-        if first:
-            call |= {"id": self._call_ids[choice], "type": "function"}
-            function["name"] = self._answers[choice].tool
-        return {"tool_calls": [call]}
+    def _call_name(self, choice: int) -> Json:
+        call = {"id": self._call_ids[choice], "type": "function", "index": 0}
+        return {"content": None, "tool_calls": [call | {"function": {"name": self._answers[choice].tool}}]}
+
+    def failure(self) -> bytes:
+        return openai_failure()
 
     def _event(self, index: int, delta: Json, finish: str | None, made: int = 0, piece: str | None = None) -> bytes:
         choice: Json = {"index": index, "delta": delta, "logprobs": None, "finish_reason": finish}
@@ -195,6 +214,9 @@ class CompletionWriter:
         body = self._head | {"choices": choices}
         return body if usage is None else body | {"usage": usage.openai()}
 
+    def failure(self) -> bytes:
+        return openai_failure()
+
     def _prompt_text(self, choice: int) -> str:
         return self._request.prompts[choice // self._request.choices].text if self._request.echo else ""
 
@@ -216,6 +238,11 @@ class CompletionWriter:
 def error_body(message: str, kind: str, status: int, param: str | None = None) -> Json:
     """vLLM's error: OpenAI's shape, with the status as code."""
     return {"error": {"message": message, "type": kind, "param": param, "code": status}}
+
+
+def openai_failure() -> bytes:
+    """As vLLM when its engine core is killed: an error event, and yet `[DONE]`."""
+    return b"data: %b\n\n%b" % (encode(error_body(ENGINE_DEAD, "InternalServerError", 500)), DONE)
 
 
 def _chat_logprob(piece: str, top: int) -> Json:

@@ -72,7 +72,6 @@ class Routes:
             self._table[b"POST", path] = self._generating(read, writer)
         for path, prepare in pooled.items():
             self._table[b"POST", path] = self._pooled(prepare)
-        self._paths = {path for _, path in self._table}
 
     def handle(self, exchange: Exchange) -> None:
         """Answer one request, now or when the engine is done with it."""
@@ -83,8 +82,7 @@ class Routes:
             if path.startswith("/v1/models/") and method == b"GET":
                 route = self._one_model
             else:
-                known = path in self._paths
-                self._error(exchange, 405 if known else 404, "Method Not Allowed" if known else "Not Found")
+                self._no_route(exchange, path)
                 return
         if not self._allowed(exchange, path):
             exchange.respond(401, JSON_LINES, b'{"error":"Unauthorized"}')
@@ -98,6 +96,15 @@ class Routes:
             _log.exception("the simulated node failed on %s", path)
             self._error(exchange, 500, "The simulated node failed on this request; its log says why.")
 
+    def _no_route(self, exchange: Exchange, path: str) -> None:
+        """As the framework beneath vLLM answers, which is not OpenAI's shape."""
+        allowed = sorted(method for method, known in self._table if known == path)
+        if allowed:
+            lines = JSON_LINES + b"allow: %b\r\n" % b", ".join(allowed)
+            exchange.respond(405, lines, b'{"detail":"Method Not Allowed"}')
+        else:
+            exchange.respond(404, JSON_LINES, b'{"detail":"Not Found"}')
+
     def _generating(self, read: _Reader, writer_type: type[Any]) -> _Route:
         def route(exchange: Exchange, path: str) -> None:
             fault = self._fault(exchange, path)
@@ -105,7 +112,7 @@ class Routes:
                 return
             request = read(requests.decode(exchange.body))
             if self._serves(exchange, request.model):
-                dispatch(self._node, generating_job(self._node, exchange, request, writer_type, fault), self._error)
+                dispatch(self._node, generating_job(self._node, exchange, request, writer_type, fault, self._error))
 
         return route
 
@@ -116,7 +123,7 @@ class Routes:
                 return
             body = requests.decode(exchange.body)
             if self._serves(exchange, requests.text_field(body, "model")):
-                dispatch(self._node, pooled_job(self._node, exchange, prepare(body), fault), self._error)
+                dispatch(self._node, pooled_job(self._node, exchange, prepare(body), fault, self._error))
 
         return route
 
@@ -231,9 +238,9 @@ class Routes:
         *,
         lines: bytes = JSON_LINES,
     ) -> None:
+        kind = _KINDS.get(status, "InternalServerError" if status >= 500 else "BadRequestError")
         if exchange.path == b"/v1/messages":
-            body = messages_error(message, status)
+            body = messages_error(message, kind)
         else:
-            kind = _KINDS.get(status, "InternalServerError" if status >= 500 else "BadRequestError")
             body = error_body(message, kind, status, param)
         exchange.respond(status, lines, msgspec.json.encode(body))
