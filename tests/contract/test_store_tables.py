@@ -39,6 +39,7 @@ def usage_row(request_id: str = "req_1", **changed: Any) -> dict[str, Any]:
         "attempts": 1,
         "latency_ms": 120,
         "first_token_ms": 30,
+        "client_request_id": "my-request",
         "cost_pusd": 750_000,
         "cost_microdollars": 1,
         "price_version": "2026-01",

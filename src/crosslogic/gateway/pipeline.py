@@ -13,11 +13,14 @@ import asyncio
 import time
 from collections.abc import Callable
 
+import msgspec
+
 from crosslogic.gateway import errors
 from crosslogic.gateway.dispatch import STREAM_HEADERS, Dispatcher
 from crosslogic.gateway.endpoints import Dialect, Endpoint
 from crosslogic.gateway.errors import Refusal
 from crosslogic.gateway.models import ModelTable
+from crosslogic.gateway.prompt_count import PromptCounter
 from crosslogic.gateway.request import BadRequest, Call, model_not_found, read_call
 from crosslogic.gateway.stream import DONE_EVENT
 from crosslogic.gateway.visit import Attempt, Observer, Visit
@@ -26,7 +29,7 @@ from crosslogic.kernel.ids import new_request_id
 from crosslogic.limits.headers import header_block
 from crosslogic.limits.model import Admitted, Rejected
 from crosslogic.limits.ports import Limiter
-from crosslogic.metering.model import Outcome, UsageRecord
+from crosslogic.metering.model import Evidence, Outcome, UsageRecord
 from crosslogic.metering.ports import Journal
 from crosslogic.net.exchange import Exchange
 from crosslogic.tenancy.model import Principal, Role
@@ -42,6 +45,7 @@ class Pipeline:
         models: ModelTable,
         limiter: Limiter,
         dispatcher: Dispatcher,
+        prompt_counter: PromptCounter,
         journal: Journal,
         observer: Observer,
     ) -> None:
@@ -49,6 +53,7 @@ class Pipeline:
         self._models = models
         self._limiter = limiter
         self._dispatcher = dispatcher
+        self._prompt_counter = prompt_counter
         self._journal = journal
         self._observer = observer
         self._loop = asyncio.get_running_loop()
@@ -132,7 +137,10 @@ class Pipeline:
             if isinstance(attempt, Refusal):
                 self._refuse(visit, attempt)
                 return
-            record = self._record_of(visit, principal, attempt)
+            ended_s = self._loop.time()
+            if attempt.outcome is Outcome.CLIENT_CLOSED:
+                await self._count_prompt(attempt)
+            record = self._record_of(visit, principal, attempt, ended_s)
             durable = self._journal.record(record)
             if attempt.outcome is Outcome.COMPLETED or record.total_tokens:
                 tokens_used = record.total_tokens
@@ -143,6 +151,17 @@ class Pipeline:
                 self._limiter.settle(admission, tokens_used)
         self._observer.finished(visit.shown_id, record)
         await self._end(visit, attempt, durable)
+
+    async def _count_prompt(self, attempt: Attempt) -> None:
+        """Put the node's number of prompt tokens in the place of our estimate."""
+        usage, reader = attempt.usage, attempt.relay.reader if attempt.relay is not None else None
+        if usage.completion_tokens == 0 or attempt.evidence is Evidence.ENGINE:
+            return
+        if reader is not None and reader.prompt_tokens is not None:
+            return
+        prompt_tokens = await self._prompt_counter.count(attempt.candidate.node, attempt.call)
+        if prompt_tokens is not None:
+            attempt.usage = msgspec.structs.replace(usage, prompt_tokens=prompt_tokens)
 
     async def _end(self, visit: Visit, attempt: Attempt, durable: "asyncio.Future[None]") -> None:
         """Show the caller the end, once the record is durable."""
@@ -181,9 +200,8 @@ class Pipeline:
         self._observer.refused(visit.shown_id, visit.endpoint, visit.principal, refusal, duration_s)
         visit.exchange.respond(refusal.status, visit.headers + refusal.header_lines(), refusal.body())
 
-    def _record_of(self, visit: Visit, principal: Principal, attempt: Attempt) -> UsageRecord:
+    def _record_of(self, visit: Visit, principal: Principal, attempt: Attempt, ended_s: float) -> UsageRecord:
         call, relay = attempt.call, attempt.relay
-        now_s = self._loop.time()
         first_token_ms = None
         if relay is not None and relay.first_byte_s is not None and relay.streaming:
             first_token_ms = int((relay.first_byte_s - visit.arrived_s) * 1000)
@@ -209,8 +227,9 @@ class Pipeline:
             499 if attempt.outcome is Outcome.CLIENT_CLOSED else status,
             call.stream,
             visit.attempts,
-            int((now_s - visit.arrived_s) * 1000),
+            int((ended_s - visit.arrived_s) * 1000),
             first_token_ms,
+            None if visit.shown_id == visit.request_id.encode() else visit.shown_id.decode(),
         )
 
 

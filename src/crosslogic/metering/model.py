@@ -74,6 +74,7 @@ class UsageRecord(msgspec.Struct, frozen=True, tag="usage", array_like=True):
     attempts: int
     latency_ms: int
     first_token_ms: int | None
+    client_request_id: str | None = None  # what the caller sent as X-Request-Id
 
     @property
     def total_tokens(self) -> int:

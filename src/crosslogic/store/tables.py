@@ -153,6 +153,7 @@ usage_records = Table(
     Column("attempts", Integer, nullable=False),
     Column("latency_ms", BigInteger, nullable=False),
     Column("first_token_ms", BigInteger),
+    Column("client_request_id", Text),  # the caller's own X-Request-Id; not unique, so never a key
     Column("cost_pusd", Money, nullable=False, server_default=text("0")),
     Column("cost_microdollars", BigInteger, nullable=False, server_default=text("0")),
     Column("price_version", Text),  # null: no price was known, nothing was charged

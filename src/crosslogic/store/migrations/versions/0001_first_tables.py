@@ -150,6 +150,7 @@ def _usage_records() -> None:
         sa.Column("attempts", sa.Integer(), nullable=False),
         sa.Column("latency_ms", sa.BigInteger(), nullable=False),
         sa.Column("first_token_ms", sa.BigInteger()),
+        sa.Column("client_request_id", sa.Text()),
         sa.Column("cost_pusd", MONEY, nullable=False, server_default=sa.text("0")),
         sa.Column("cost_microdollars", sa.BigInteger(), nullable=False, server_default=sa.text("0")),
         sa.Column("price_version", sa.Text()),
