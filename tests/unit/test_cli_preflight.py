@@ -1,6 +1,7 @@
 """Nothing is started, and nothing left behind, when something that is needed is missing."""
 
 import asyncio
+import resource
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ from crosslogic.cli.control import require_control
 from crosslogic.cli.diagnosis import diagnose
 from crosslogic.cli.gateway import require_gateway
 from crosslogic.cli.main import run
-from crosslogic.cli.preflight import directory_held, require_directory, require_port
+from crosslogic.cli.preflight import directory_held, raise_open_files, require_directory, require_port
 from crosslogic.kernel.errors import ConfigurationError
 from crosslogic.settings import Settings, SettingsSource, load_settings
 
@@ -84,6 +85,17 @@ def test_a_port_that_is_only_shared_counts_as_taken() -> None:
         listener.listen()
         with pytest.raises(ConfigurationError, match="is in use"):
             require_port("127.0.0.1", listener.getsockname()[1], setting="--port")
+
+
+def test_open_files_are_raised_to_what_is_allowed() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+    try:
+        reached = raise_open_files()
+        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == reached
+        assert reached > 256
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_an_address_of_another_machine() -> None:

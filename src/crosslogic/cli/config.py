@@ -5,14 +5,14 @@ from typing import Annotated
 
 import typer
 
-from crosslogic.cli.options import ConfigOption, JsonOption, read_settings
+from crosslogic.cli.flags import JsonOption
+from crosslogic.cli.main import MISCONFIGURED
+from crosslogic.cli.options import ConfigOption, read_settings
 from crosslogic.cli.output import print_json
 from crosslogic.kernel.errors import ConfigurationError
 from crosslogic.settings.effects import warnings
 from crosslogic.settings.mistakes import InvalidSettings
 from crosslogic.settings.show import as_tree, as_yaml
-
-MISCONFIGURED = 2
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 

@@ -51,7 +51,7 @@ def _python() -> Iterable[Finding]:
 
 def _open_files() -> Iterable[Finding]:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    # a process may raise its own soft limit up to the hard one, and the gateway does
+    # up to the hard limit the gateway raises its own
     reachable = OPEN_FILES if hard == resource.RLIM_INFINITY else hard
     if reachable >= OPEN_FILES:
         yield Finding("open files", "ok", f"{soft}, can be raised to {'any number' if hard < 0 else hard}")

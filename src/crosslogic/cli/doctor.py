@@ -6,7 +6,8 @@ import msgspec
 import typer
 
 from crosslogic.cli.diagnosis import diagnose
-from crosslogic.cli.options import ConfigOption, JsonOption, read_settings
+from crosslogic.cli.flags import JsonOption
+from crosslogic.cli.options import ConfigOption, read_settings
 from crosslogic.cli.output import print_json
 
 app = typer.Typer(add_completion=False)

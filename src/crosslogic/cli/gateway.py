@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from crosslogic.cli.options import ConfigOption, read_settings
-from crosslogic.cli.preflight import require_directory, require_port
+from crosslogic.cli.preflight import raise_open_files, require_directory, require_port
 from crosslogic.cli.servers import redis_state, require_database
 from crosslogic.kernel.errors import ConfigurationError
 from crosslogic.settings import Settings
@@ -23,6 +23,7 @@ def gateway(
     """Run gateway workers: the OpenAI-compatible edge. SIGTERM drains and stops them."""
     settings = read_settings(config)
     require_gateway(settings, workers)
+    raise_open_files()
     run_gateway(settings, workers)
 
 

@@ -1,12 +1,12 @@
 """`crosslogic keys`: the API keys of tenants."""
 
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from crosslogic.cli.client import DATA_DIR, AdminKeyOption, DataDirOption, UrlOption, management
-from crosslogic.cli.options import JsonOption, given
+from crosslogic.cli.flags import ConcurrencyOption, JsonOption, RequestsOption, TokensOption, given, limits_of
 from crosslogic.cli.output import limits_text, print_json, print_table
 from crosslogic.kernel.errors import InvalidRequest
 from crosslogic.settings.values import duration_s
@@ -15,9 +15,6 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, help="Create, list
 
 OrgOption = Annotated[str, typer.Option("--org", help="Organisation, by id or name.")]
 EnvOption = Annotated[str, typer.Option("--env", help="Environment, by id or name.")]
-RequestsOption = Annotated[int | None, typer.Option("--requests-per-minute", min=1)]
-TokensOption = Annotated[int | None, typer.Option("--tokens-per-minute", min=1)]
-ConcurrencyOption = Annotated[int | None, typer.Option("--concurrency", min=1, help="Requests at the same time.")]
 
 
 @app.command()
@@ -37,7 +34,7 @@ def create(
 ) -> None:
     """Create a key. It is printed this once and stored nowhere."""
     limits = limits_of(requests_per_minute, tokens_per_minute, concurrency)
-    body = given(org=org, environment=env, name=name, role=role, limits=limits or None, expires_at=_instant(expires))
+    body = given(org=org, environment=env, name=name, role=role, limits=limits, expires_at=_instant(expires))
     with management(url, admin_key, data_dir) as api:
         made = api.post("/admin/keys", body)
     if as_json:
@@ -98,13 +95,6 @@ def revoke(
         print_json(row)
     else:
         typer.echo(f"{key_id} is revoked")
-
-
-def limits_of(
-    requests_per_minute: int | None, tokens_per_minute: int | None, concurrency: int | None
-) -> dict[str, Any]:
-    """The ceilings that were given, as the management API takes them."""
-    return given(requests_per_minute=requests_per_minute, tokens_per_minute=tokens_per_minute, concurrency=concurrency)
 
 
 def _instant(lifetime: str | None) -> str | None:

@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from crosslogic.cli.options import ConfigOption, JsonOption, read_settings
+from crosslogic.cli.flags import JsonOption
+from crosslogic.cli.options import ConfigOption, read_settings
 from crosslogic.cli.output import print_json
 from crosslogic.cli.preflight import require_directory
 from crosslogic.cli.servers import database_state

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from crosslogic.cli.client import DATA_DIR, AdminKeyOption, DataDirOption, UrlOption, management
-from crosslogic.cli.options import JsonOption, given
+from crosslogic.cli.flags import JsonOption, given
 from crosslogic.cli.output import print_json, print_table
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="List, register and drain nodes.")

@@ -1,4 +1,4 @@
-"""Options that several commands share, and the settings that they lead to."""
+"""The configuration file as an option, and the settings that it leads to."""
 
 import os
 from collections.abc import Mapping
@@ -12,7 +12,6 @@ from crosslogic.settings import Settings, SettingsSource, load_settings
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", envvar="CROSSLOGIC_CONFIG", help="Configuration file (YAML).")
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 
 def read_settings(
@@ -32,8 +31,3 @@ def read_settings(
             embedded=embedded,
         )
     )
-
-
-def given(**values: Any) -> dict[str, Any]:
-    """Those of the flags that were given, so that an absent flag does not hide a setting."""
-    return {name: value for name, value in values.items() if value is not None}

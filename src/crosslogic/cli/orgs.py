@@ -5,8 +5,7 @@ from typing import Annotated
 import typer
 
 from crosslogic.cli.client import DATA_DIR, AdminKeyOption, DataDirOption, UrlOption, management
-from crosslogic.cli.keys import ConcurrencyOption, RequestsOption, TokensOption, limits_of
-from crosslogic.cli.options import JsonOption, given
+from crosslogic.cli.flags import ConcurrencyOption, JsonOption, RequestsOption, TokensOption, given, limits_of
 from crosslogic.cli.output import limits_text, print_json, print_table
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Create and list organisations.")
@@ -32,7 +31,7 @@ def create(
 ) -> None:
     """Create an organisation with its environments."""
     limits = limits_of(requests_per_minute, tokens_per_minute, concurrency)
-    body = given(name=name, billing_plan=plan, limits=limits or None, allowed_models=model)
+    body = given(name=name, billing_plan=plan, limits=limits, allowed_models=model)
     with management(url, admin_key, data_dir) as api:
         org = api.post("/admin/orgs", body)
         made = [api.post(f"/admin/orgs/{org['id']}/environments", {"name": each}) for each in env or ENVIRONMENTS]

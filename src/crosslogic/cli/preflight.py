@@ -1,11 +1,12 @@
 """What has to be true before a process starts: checked first, so that nothing is left half-started.
 
-Every function raises ConfigurationError with a sentence that says what to do.
+Every `require_…` raises ConfigurationError with a sentence that says what to do.
 """
 
 import errno
 import fcntl
 import os
+import resource
 import socket
 import tempfile
 from collections.abc import Iterator
@@ -13,6 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from crosslogic.kernel.errors import ConfigurationError
+
+MOST_OPEN_FILES = 1_048_576
 
 
 def require_port(host: str, port: int, *, setting: str) -> None:
@@ -57,6 +60,22 @@ def directory_held(path: Path) -> Iterator[None]:
         file.write(f"{os.getpid()}\n")
         file.flush()
         yield
+
+
+def raise_open_files() -> int:
+    """Let this process and its workers open as many files as they are allowed to; returns how many that is.
+
+    A stream takes two connections, and systems start programs with 1,024 although they allow many more.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = MOST_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_OPEN_FILES)
+    if soft == resource.RLIM_INFINITY or soft >= most:
+        return soft
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    except (OSError, ValueError):  # macOS refuses more than its kernel has, whatever it says
+        return soft
+    return most
 
 
 def _why(error: OSError, host: str, port: int, setting: str) -> str:

@@ -5,8 +5,9 @@ from typing import Annotated, Any
 
 import typer
 
-from crosslogic.cli.options import ConfigOption, given, read_settings
-from crosslogic.cli.preflight import directory_held, require_directory, require_port
+from crosslogic.cli.flags import given
+from crosslogic.cli.options import ConfigOption, read_settings
+from crosslogic.cli.preflight import directory_held, raise_open_files, require_directory, require_port
 from crosslogic.settings.options import UpOptions
 from crosslogic.wiring import run_up
 
@@ -43,5 +44,6 @@ def up(
         nodes = 0 if settings.nodes else SIMULATED_NODES
     require_port(settings.server.host, settings.server.port, setting="--port")
     require_directory(settings.data_dir)
+    raise_open_files()
     with directory_held(settings.data_dir):
         run_up(settings, UpOptions(simulated_nodes=nodes, ready_file=ready_file))

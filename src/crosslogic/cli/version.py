@@ -5,7 +5,7 @@ from importlib.metadata import version as installed
 
 import typer
 
-from crosslogic.cli.options import JsonOption
+from crosslogic.cli.flags import JsonOption
 from crosslogic.cli.output import print_json
 
 app = typer.Typer(add_completion=False)
