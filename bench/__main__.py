@@ -96,7 +96,7 @@ class Session:
     def open(self, target: Target, end: ExitStack) -> Bench:
         """Starts a target and warms it up; `end` stops all that was started for it."""
         if self.upstream.poll() is not None:
-            raise UpstreamGone(f"the upstream ended: {self.processes.tail('upstream')}")
+            raise UpstreamGone(f"the upstream ended with {self.upstream.returncode}: {self.processes.tail('upstream')}")
         if reason := target.missing():
             raise DidNotStart(reason)
         say(f"{target.name}: starting")
@@ -124,6 +124,7 @@ class Session:
                 bench.slow_streams()
                 if target.ours and target.workers == 1:
                     bench.soak()
+                bench.afterwards()
         except (DidNotStart, FileNotFoundError, OSError, BrokenAnswer) as error:
             say(f"{target.name}: {error}")
             figures.notes.append(f"not measured to the end: {error}")

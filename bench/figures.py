@@ -36,6 +36,7 @@ class Figures:
     soak_requests: int | None = None
     soak_growth_mb: float | None = None
     soak_kb_per_1000_requests: float | None = None
+    answered: int = 0
     failed: int = 0
     notes: list[str] = field(default_factory=list)
 

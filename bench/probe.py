@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _libc = ctypes.CDLL(None, use_errno=True)
+LOWEST_PRIORITY = 19
 
 
 def tree(pid: int) -> list[int]:
@@ -43,6 +44,21 @@ def rss_bytes(pids: list[int]) -> int:
     """Resident memory of those processes; shared pages count once for each, kernel socket buffers not at all."""
     page = os.sysconf("SC_PAGE_SIZE")
     return sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * page for pid in pids)
+
+
+def command_line(pid: int) -> str:
+    """The words that the process was started with; empty when it is gone."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ").strip()
+    except OSError:
+        return ""
+
+
+def move_aside(pid: int, cores: tuple[int, ...]) -> None:
+    """Moves a process with all its threads to those cores, at the lowest priority."""
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        os.sched_setaffinity(int(task.name), cores)
+        os.setpriority(os.PRIO_PROCESS, int(task.name), LOWEST_PRIORITY)
 
 
 def stolen_ticks() -> int:

@@ -66,13 +66,19 @@ class Processes:
         self.stop(*self._running)
 
     def start(
-        self, name: str, argv: Iterable[str | Path], cores: Iterable[int], env: Mapping[str, str] | None = None
+        self,
+        name: str,
+        argv: Iterable[str | Path],
+        cores: Iterable[int],
+        env: Mapping[str, str] | None = None,
+        nice: int = 0,
     ) -> subprocess.Popen[bytes]:
         """Starts a command on those cores, in a process group of its own, its output in `<logs>/<name>.log`."""
         where = set(cores)
 
         def prepare() -> None:
             os.sched_setaffinity(0, where)
+            os.nice(nice)
             _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
         with (self.logs / f"{name}.log").open("ab") as log:

@@ -45,7 +45,7 @@ class Bench:
     say: Callable[[str], None]
 
     def __post_init__(self) -> None:
-        self.pids = tree(self.running.process.pid)
+        self._find_processes()
         self.request = self._request(0)
         self.figures.version = self.running.version
         self.figures.rss_mb_start = rss_bytes(self.pids) / 2**20
@@ -54,6 +54,7 @@ class Bench:
         return chat_request(self.running.port, self.running.headers, stream_chunks=chunks, path=self.running.path)
 
     def _count(self, outcome: Outcome) -> Outcome:
+        self.figures.answered += outcome.done
         self.figures.failed += outcome.failed
         for fault, times in Counter(outcome.faults).most_common(3):
             self.figures.notes.append(f"{times}× {fault}")
@@ -66,14 +67,18 @@ class Bench:
         """Fills pools and caches; failures here are told, as they would falsify what follows."""
         with Pool(self.running.port, CONNECTIONS) as pool:
             self._count(pool.closed(self.request, seconds=min(1.0, self.plan.seconds / 2)))
+        self._find_processes()
+
+    def _find_processes(self) -> None:
         self.pids = tree(self.running.process.pid)
+        self.cpu_pids = self.running.cpu_pids or self.pids
 
     def requests_once(self) -> float:
         """One round at saturation: returns CPU µs a request."""
         with Pool(self.running.port, CONNECTIONS * self.figures.workers) as pool:
-            before = cpu_ns(self.pids)
+            before = cpu_ns(self.cpu_pids)
             outcome = self._count(pool.closed(self.request, seconds=self.plan.seconds))
-            spent = cpu_ns(self.pids) - before
+            spent = cpu_ns(self.cpu_pids) - before
         cost = spent / 1000 / max(1, outcome.done)
         self.figures.cpu_us_per_request_rounds.append(cost)
         self.figures.requests_per_s_rounds.append(outcome.per_second)
@@ -85,9 +90,9 @@ class Bench:
         self._shape(CHUNKS, INTERVAL_MS)
         streams = max(1, round(self.plan.seconds / (CHUNKS * INTERVAL_MS / 1000)))
         with Pool(self.running.port, CONNECTIONS) as pool:
-            before = cpu_ns(self.pids)
+            before = cpu_ns(self.cpu_pids)
             outcome = self._count(pool.closed(self._request(CHUNKS), per_connection=streams))
-            cost = (cpu_ns(self.pids) - before) / 1000 / max(1, outcome.done * CHUNKS)
+            cost = (cpu_ns(self.cpu_pids) - before) / 1000 / max(1, outcome.done * CHUNKS)
         self.figures.cpu_us_per_chunk_rounds.append(cost)
         return cost
 
@@ -105,7 +110,7 @@ class Bench:
             figures.notes.append(f"no latency: {self.plan.rate:.0f} requests/s is beyond it")
             return
         figures.rate = self.plan.rate
-        before, done = cpu_ns(self.pids), 0
+        before, done = cpu_ns(self.cpu_pids), 0
         for _ in range(LATENCY_ROUNDS):
             # The upstream alone first, each time, so that a slow moment of the machine tends to be in both.
             direct = self._open(self.upstream, chat_request(self.upstream, {}))
@@ -113,7 +118,7 @@ class Bench:
             done += through.done
             _keep(direct, figures.direct_p50_ms_rounds, figures.direct_p99_ms_rounds)
             _keep(through, figures.p50_ms_rounds, figures.p99_ms_rounds)
-        figures.cpu_us_per_request_at_rate = (cpu_ns(self.pids) - before) / 1000 / max(1, done)
+        figures.cpu_us_per_request_at_rate = (cpu_ns(self.cpu_pids) - before) / 1000 / max(1, done)
         self.say(f"at {self.plan.rate:.0f}/s: p50 +{figures.p50_added_ms:.2f} ms, p99 +{figures.p99_added_ms:.2f} ms")
 
     def _open(self, port: int, request: Request) -> Outcome:
@@ -175,6 +180,13 @@ class Bench:
         self.figures.soak_growth_mb = (memory[-1] - memory[settled]) / 2**20
         self.figures.soak_kb_per_1000_requests = slope(at[settled:], memory[settled:]) * 1000 / 1024
         self.say(f"{done} requests: memory grew {self.figures.soak_growth_mb:.1f} MB after the first fifth")
+
+    def afterwards(self) -> None:
+        """Asks the server whether it has booked what was answered."""
+        if self.running.afterwards is not None:
+            said = self.running.afterwards(self.figures.answered)
+            self.figures.notes.append(said)
+            self.say(said)
 
 
 def _keep(outcome: Outcome, p50_ms: list[float], p99_ms: list[float]) -> None:

@@ -41,6 +41,10 @@ class Running:
     process: subprocess.Popen[bytes]
     version: str
     cores: int = 1
+    cpu_pids: list[int] | None = None
+    """Whose CPU time counts; the whole process tree when None. Memory is always that of the whole tree."""
+    afterwards: Callable[[int], str] | None = None
+    """Called at the end with the number of right answers; says whether the server's own books agree."""
     headers: Mapping[str, str] = field(default_factory=dict)
     path: str = "/v1/chat/completions"
     notes: list[str] = field(default_factory=list)
