@@ -297,6 +297,14 @@ async def test_tokenize_counts(engine: Engine) -> None:
     assert body["max_model_len"] >= 1024
 
 
+async def test_tokenize_counts_a_chat_as_its_usage_does(engine: Engine) -> None:
+    """The template's tokens are among them; what else the request says is no hindrance."""
+    request: dict[str, Any] = {"messages": HELLO, "max_tokens": 2, "temperature": 0.5, "n": 1}
+    usage = (await engine.post("/v1/chat/completions", **request)).json()["usage"]
+    asked = {"stream": True, "stream_options": {"include_usage": True}}
+    assert (await engine.post("/tokenize", **request, **asked)).json()["count"] == usage["prompt_tokens"]
+
+
 async def test_an_unknown_model_is_404_in_openais_shape(engine: Engine) -> None:
     response = await engine.client.post("/v1/chat/completions", json={"model": "absent", "messages": HELLO})
     error = response.json()["error"]

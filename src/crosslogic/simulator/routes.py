@@ -161,11 +161,11 @@ class Routes:
         if body.get("model") is not None and not self._serves(exchange, requests.text_field(body, "model")):
             return
         if "messages" in body:
-            prompt = requests.read_chat({"model": self._model} | body)
-            text = prompt.prompts[0].text
+            prompt = requests.read_chat({"model": self._model} | body).prompts[0]
+            ids = [tokens.token_id(piece) for piece in tokens.split(prompt.text)]
+            ids = [tokens.TEMPLATE_ID] * (prompt.tokens - len(ids)) + ids
         else:
-            text = requests.text_field(body, "prompt")
-        ids = [tokens.token_id(piece) for piece in tokens.split(text)]
+            ids = [tokens.token_id(piece) for piece in tokens.split(requests.text_field(body, "prompt"))]
         self._json(exchange, {"count": len(ids), "max_model_len": self._node.max_model_len, "tokens": ids})
 
     # -- faults ----------------------------------------------------------------------------------------------

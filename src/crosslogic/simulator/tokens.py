@@ -8,6 +8,7 @@ import re
 import zlib
 
 VOCABULARY_SIZE = 128_000
+TEMPLATE_ID = VOCABULARY_SIZE  # stands for each token that a chat template adds; no piece has it
 
 # A word with the space before it in runs of 7 letters, numbers in threes, line ends, punctuation, blanks; any
 # other character (ideographs, emoji, underscores) stands alone.
