@@ -2,12 +2,13 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
+import uvloop
 
 from crosslogic.kernel.clock import SystemClock
 from crosslogic.limits.model import Admitted, Layer, Limits, Rejected, Scope
@@ -177,6 +178,39 @@ async def test_a_stalled_redis_delays_nobody_longer_than_the_bound(server: OwnRe
     server.resume()
     await eventually(lambda: not limiter.degraded)
     assert reports == [True, False]
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+def test_a_pause_of_this_process_is_not_taken_for_one_of_redis(
+    run: Callable[[Coroutine[None, None, int]], int], redis_url: str, redis_prefix: str
+) -> None:
+    async def pausing() -> int:
+        connection = await RedisConnection.connect(redis_url)
+        limiter = RedisLimiter(connection, SystemClock(), prefix=f"{{{redis_prefix}}}", wait_s=0.15)
+        await limiter.admit(scope(requests_per_day=100), 0)
+        for turns in (0, 1, 2, 3):  # the pause comes before, while and after the call is sent
+            asking = asyncio.create_task(limiter.admit(scope(requests_per_day=100), 0))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            time.sleep(0.3)  # noqa: ASYNC251 - that is the point
+            await asking
+        await limiter.close()
+        await connection.close()
+        return limiter.decided_alone
+
+    assert run(pausing()) == 0
+
+
+async def test_an_unreadable_counter_stops_only_the_batch_that_meets_it(
+    server: OwnRedis, stack: AsyncExitStack
+) -> None:
+    limiter = await worker(stack, server.url)
+    await taken(limiter, scope(requests_per_day=10), 1)
+    await server.say("SET", f"{PREFIX}org:spoilt", "no MessagePack \xff")
+    assert isinstance(await limiter.admit(scope("spoilt", requests_per_day=10), 0), Admitted)
+    assert limiter.degraded
+    await eventually(lambda: not limiter.degraded)
+    assert len(await taken(limiter, scope(requests_per_day=10), 20)) == 9
 
 
 async def test_what_passed_alone_is_charged_when_redis_is_back(server: OwnRedis, stack: AsyncExitStack) -> None:

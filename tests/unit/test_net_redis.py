@@ -3,7 +3,7 @@
 import pytest
 
 from crosslogic.kernel.errors import ConfigurationError
-from crosslogic.net.redis import RedisAddress, parse_url
+from crosslogic.net.redis_address import RedisAddress, parse_url
 
 
 @pytest.mark.parametrize(

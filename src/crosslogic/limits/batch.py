@@ -128,6 +128,10 @@ class Batch(msgspec.Struct):
     abandoned: bool = False  # its asks have been answered here
     lost: bool = False  # it must be sent again to know what became of it
 
+    @property
+    def scopes(self) -> int:
+        return len(self.keys) - 2
+
 
 class Answer(msgspec.Struct, array_like=True):
     """What `admit.lua` returns."""
@@ -203,6 +207,15 @@ def _add_row(counter: RemoteCounter, mark: object, keys: list[bytes], rows: list
 def read(reply: bytes) -> Answer:
     """Decode the script's answer. Raises msgspec.MsgspecError when it is none."""
     return _decode_answer(reply)
+
+
+def failed_for_good(error: str) -> bool:
+    """Sending the same batch again would fail again: the script itself failed, not the state of this Redis.
+
+    Redis 6 wraps a passing state (no memory left, a replica) in the words of a failed script.
+    """
+    passing = ("OOM", "READONLY", "MISCONF", "NOREPLICAS", "LOADING", "BUSY")
+    return error.startswith("ERR") and not any(word in error for word in passing)
 
 
 def outcome(ask: Ask, verdict: tuple[int, int, int, float, int, int, float, int, int, float]) -> Admitted | Rejected:

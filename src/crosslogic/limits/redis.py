@@ -10,7 +10,8 @@ Invariants:
 - Concurrency is held as leases: per scope, how many requests of each worker run. They count while their worker is
   alive, that is, has called within `dead_after_s`; a killed worker's slots are free again after that time.
 - What a settlement gives back reaches Redis exactly once: a batch of unknown fate is sent again under its number.
-- Nothing waits longer than `wait_s`. Without an answer by then, or without a connection, the worker is *alone*: it
+- Nothing waits longer than `wait_s` (and 5 ms, for an answer that has come but could not be read yet, because this
+  process itself stood still). Without an answer by then, or without a connection, the worker is *alone*: it
   answers at once from its own buckets, an equal share (1/N of the workers it last knew) of every limit. When
   Redis answers in time again, what was taken alone is charged there, and Redis decides again.
 - For `grace_s` after Redis has lost its memory, after a reconnection and after being alone, a worker takes no slot
@@ -47,6 +48,7 @@ logger = logging.getLogger(__name__)
 SCRIPT_SHA = hashlib.sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()
 PROBE_S = 0.1
 REASSERT_S = 600.0
+SECOND_LOOK_S = 0.005
 CLOSE_S = 1.0
 MAX_OLD_SESSIONS = 8
 QUIET_LOG_S = 30.0
@@ -96,6 +98,7 @@ class RedisLimiter:
         self._logged_s = float("-inf")
         self._flushing = False
         self._settling = False
+        self._second_look = False
         self._closing = False
         self._closed = False
         self._drained: asyncio.Event = asyncio.Event()
@@ -225,17 +228,16 @@ class RedisLimiter:
             self._send(batch, whole_script=True)
             return
         if isinstance(reply, Exception):
-            # A script that failed would fail again; everything else (connection lost, loading, out of memory) passes.
-            batch.lost = not str(reply).startswith("ERR")
-            self._go_alone(str(reply))
-            if not batch.lost:
-                self._sent = None
+            if batches.failed_for_good(str(reply)):
+                self._give_up(batch, str(reply))
+            else:
+                batch.lost = True
+                self._go_alone(str(reply))
             return
         try:
             answer = batches.read(reply)
         except msgspec.MsgspecError as error:
-            self._go_alone(f"unreadable answer: {error}")
-            self._sent = None
+            self._give_up(batch, f"unreadable answer: {error}")
             return
         self._sent = None
         self._answer(batch, answer)  # before learning, which may have all leases written again
@@ -244,6 +246,12 @@ class RedisLimiter:
             self._go_on()
         elif self._now_s() - batch.sent_s <= self._wait_s:
             self._rejoin()
+        self._drained.set()
+
+    def _give_up(self, batch: Batch, why: str) -> None:
+        logger.error("limits: Redis refused a batch, what it gave back in %d scopes is lost: %s", batch.scopes, why)
+        self._go_alone(why)
+        self._sent = None
         self._drained.set()
 
     def _go_on(self) -> None:
@@ -330,8 +338,14 @@ class RedisLimiter:
             return
         left_s = since_s + self._wait_s - self._now_s()
         if left_s > 0:
+            self._second_look = False
             self._watch = self._loop.call_later(left_s, self._check_wait)
+        elif not self._second_look:
+            # After a pause of this process the answer may have come long ago and only wait to be read.
+            self._second_look = True
+            self._watch = self._loop.call_later(SECOND_LOOK_S, self._check_wait)
         else:
+            self._second_look = False
             self._go_alone(f"no answer within {self._wait_s * 1000:.0f} ms")
 
     def _go_alone(self, why: str) -> None:
