@@ -1,6 +1,8 @@
 """The Redis limiter when workers die and when Redis forgets, stalls, or goes away: on servers of its own."""
 
 import asyncio
+import os
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack
@@ -68,6 +70,49 @@ async def test_all_that_is_asked_in_one_turn_is_one_call(server: OwnRedis, stack
         limiter.settle(answer, 0)
     await limiter.admit(scope(concurrency=100), 0)
     assert await server.calls("evalsha") == before + 2  # the settlements travelled with it
+
+
+PROCESS = """
+import asyncio, sys
+from crosslogic.kernel.clock import SystemClock
+from crosslogic.limits.model import Admitted
+from crosslogic.limits.redis import RedisLimiter
+from crosslogic.net.redis import RedisConnection
+from tests.contract.test_limits_redis import scope
+
+async def main(url, prefix):
+    connection = await RedisConnection.connect(url)
+    limiter = RedisLimiter(connection, SystemClock(), prefix=prefix, wait_s=10.0)
+    print("ready", flush=True)
+    sys.stdin.readline()
+    answers = await asyncio.gather(*(limiter.admit(scope(tokens_per_day=3700), 100) for _ in range(50)))
+    print(sum(isinstance(answer, Admitted) for answer in answers), limiter.decided_alone, flush=True)
+    await limiter.close()
+    await connection.close()
+
+asyncio.run(main(sys.argv[1], sys.argv[2]))
+"""
+
+
+async def test_four_processes_asking_at_once_share_one_budget_exactly(redis_url: str, redis_prefix: str) -> None:
+    here = Path(__file__).parents[2]
+    processes = [
+        await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", PROCESS, redis_url, f"{{{redis_prefix}}}"),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            cwd=here,
+            env={**os.environ, "PYTHONPATH": f"{here}{os.pathsep}{here / 'src'}"},
+        )
+        for _ in range(4)
+    ]
+    for process in processes:
+        assert process.stdout is not None
+        assert await process.stdout.readline() == b"ready\n"
+    outputs = await asyncio.gather(*(process.communicate(b"go\n") for process in processes))
+    counts = [tuple(map(int, output.split())) for output, _ in outputs]
+    assert sum(passed for passed, _ in counts) == 37
+    assert all(alone == 0 for _, alone in counts)
 
 
 async def test_a_worker_that_falls_silent_loses_its_slots_and_one_that_lives_keeps_them(

@@ -10,7 +10,7 @@ from crosslogic.limits.batch import failed_for_good
     [
         "LOADING Redis is loading the dataset in memory",
         "OOM command not allowed when used memory > 'maxmemory'.",
-        "ERR Error running script (call to f_1): @user_script:9: -OOM command not allowed when used memory > 'maxmemory'.",
+        "ERR Error running script (call to f_1): -OOM command not allowed when used memory > 'maxmemory'.",
         "READONLY You can't write against a read only replica.",
         "the connection to Redis at 127.0.0.1:6379 was lost",
     ],
