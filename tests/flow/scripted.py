@@ -119,7 +119,9 @@ class ScriptedNodes:
             task.cancel()
 
     def _handle(self, exchange: Exchange, number: int) -> None:
-        if exchange.method == b"POST":
+        if exchange.path == b"/tokenize":
+            exchange.respond(404, JSON, b'{"detail":"Not Found"}')
+        elif exchange.method == b"POST":
             turn = Turn(exchange, number)
             self.turns.append(turn)
             task = self._loop.create_task(self._play(turn))

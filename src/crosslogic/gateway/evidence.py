@@ -18,7 +18,8 @@ def of_stream(call: Call, reader: StreamReader) -> tuple[Usage, Evidence]:
         return reader.usage, Evidence.ENGINE
     if reader.events_counted == 0:
         return NOTHING, Evidence.NONE
-    return Usage(call.prompt_tokens_estimate, reader.events_counted), Evidence.COUNTED
+    prompt_tokens = call.prompt_tokens_estimate if reader.prompt_tokens is None else reader.prompt_tokens
+    return Usage(prompt_tokens, reader.events_counted), Evidence.COUNTED
 
 
 def of_whole(call: Call, usage: Usage | None, body_bytes: int) -> tuple[Usage, Evidence]:

@@ -35,6 +35,7 @@ class StreamReader:
 
     def __init__(self, *, asked_for_usage: bool) -> None:
         self.usage: Usage | None = None
+        self.prompt_tokens: int | None = None  # where the engine tells them before its usage
         self.finish_reason: str | None = None
         self.held_end = b""
         self.failed = False
@@ -62,11 +63,7 @@ class StreamReader:
     @property
     def complete(self) -> bool:
         """Whether the answer is whole: it ended, and said why or told its usage."""
-        return not self.failed and (
-            self.finish_reason is not None or (self.ended and (self.usage is not None or self._end_suffices))
-        )
-
-    _end_suffices = False
+        return not self.failed and (self.finish_reason is not None or (self.ended and self.usage is not None))
 
     def _keep_partial(self, data: bytes) -> bytes:
         """Split off the incomplete event at the end and keep it for the next packet."""
@@ -200,13 +197,13 @@ class _Response(msgspec.Struct):
 class _ResponsesEvent(msgspec.Struct):
     type: str = ""
     response: _Response | None = None
+    error: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
 class ResponsesStream(StreamReader):
     """`/v1/responses`: every event names its type; the last one carries the whole response with its usage."""
 
     _events = msgspec.json.Decoder(_ResponsesEvent)
-    _end_suffices = True
 
     def _is_plain(self, data: bytes) -> bool:
         return data.startswith(b"event: response.output_text.delta\n") and data.count(b"\nevent: ") == data.count(
@@ -216,11 +213,12 @@ class ResponsesStream(StreamReader):
     def _read(self, data: bytes) -> Fate:
         event = self._events.decode(data)
         if event.type in ("response.completed", "response.incomplete"):
+            self.finish_reason = event.type.removeprefix("response.")
             if event.response is not None:
-                self.finish_reason = event.response.status or event.type.removeprefix("response.")
+                self.finish_reason = event.response.status or self.finish_reason
                 self.usage = event.response.usage.usage() if event.response.usage else None
             return Fate.END
-        if event.type in ("response.failed", "error"):
+        if event.type in ("response.failed", "error") or event.error not in (msgspec.UNSET, b"null"):
             return Fate.FAIL
         if event.type.endswith(".delta"):
             self.events_counted += 1
@@ -260,6 +258,8 @@ class MessagesStream(StreamReader):
         event = self._events.decode(data)
         if event.type == "message_start" and event.message is not None and event.message.usage is not None:
             self._counts = event.message.usage
+            counted = self._counts.usage()
+            self.prompt_tokens = None if counted is None else counted.prompt_tokens
         elif event.type == "message_delta":
             if event.delta is not None and event.delta.stop_reason is not None:
                 self.finish_reason = event.delta.stop_reason

@@ -40,17 +40,25 @@ class Upstreams:
 
     def request(self, node: Node, call: Call, exchange: Exchange, request_id: str) -> bytes:
         """The whole request for the node. The caller's credentials never go there."""
-        head = self._heads.get((node.id, call.endpoint.path))
-        if head is None:
-            head = self._heads[(node.id, call.endpoint.path)] = self._head(node, call.endpoint.path)
+        head = self._known_head(node, call.endpoint.path)
         forwarded = [b"%b: %b\r\n" % header for header in exchange.headers if header[0] in self._forwarded]
         length = b"content-length: %d\r\n\r\n" % len(call.body)
         return b"".join((head, b"x-request-id: ", request_id.encode(), b"\r\n", *forwarded, length, call.body))
+
+    def post(self, node: Node, path: str, body: bytes) -> bytes:
+        """A request of our own for the node."""
+        return b"%bcontent-length: %d\r\n\r\n%b" % (self._known_head(node, path), len(body), body)
 
     def close(self) -> None:
         for _, origin in self._origins.values():
             origin.close()
         self._origins.clear()
+
+    def _known_head(self, node: Node, path: str) -> bytes:
+        head = self._heads.get((node.id, path))
+        if head is None:
+            head = self._heads[(node.id, path)] = self._head(node, path)
+        return head
 
     def _head(self, node: Node, path: str) -> bytes:
         origin = self.origin(node)

@@ -13,6 +13,7 @@ from crosslogic.gateway.models import ModelTable
 from crosslogic.gateway.observer import TelemetryObserver
 from crosslogic.gateway.operations import Check, Operations
 from crosslogic.gateway.pipeline import Pipeline
+from crosslogic.gateway.prompt_count import PromptCounter
 from crosslogic.gateway.upstream import FORWARDED_HEADERS, Upstreams
 from crosslogic.gateway.watchdog import Watchdog
 from crosslogic.kernel.clock import SystemClock
@@ -83,6 +84,7 @@ class GatewayProcess:
             models=self._models,
             limiter=limiter,
             dispatcher=self._dispatcher,
+            prompt_counter=PromptCounter(self._upstreams),
             journal=journal,
             observer=observer,
         )
