@@ -1,5 +1,6 @@
 """`crosslogic up`: the whole cloud in one process, for a laptop or a first look."""
 
+import asyncio
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -8,6 +9,8 @@ import typer
 from crosslogic.cli.flags import given
 from crosslogic.cli.options import ConfigOption, read_settings
 from crosslogic.cli.preflight import directory_held, raise_open_files, require_directory, require_port
+from crosslogic.cli.servers import database_state, redis_state
+from crosslogic.settings import Settings
 from crosslogic.settings.options import UpOptions
 from crosslogic.wiring import run_up
 
@@ -43,7 +46,17 @@ def up(
     if nodes is None:
         nodes = 0 if settings.nodes else SIMULATED_NODES
     require_port(settings.server.host, settings.server.port, setting="--port")
+    asyncio.run(_require_servers(settings))
     require_directory(settings.data_dir)
     raise_open_files()
     with directory_held(settings.data_dir):
         run_up(settings, UpOptions(simulated_nodes=nodes, ready_file=ready_file))
+
+
+async def _require_servers(settings: Settings) -> None:
+    """A database or Redis that the configuration names must be there; by default there is none to ask."""
+    if not settings.database_url().startswith("sqlite"):
+        await database_state(settings.database_url())
+    redis_url = settings.redis.address()
+    if redis_url is not None:
+        await redis_state(redis_url)
