@@ -50,6 +50,11 @@ class Gateway:
         else:
             _respond(exchange, errors.NOT_FOUND)
 
+    async def finish(self, timeout_s: float) -> None:
+        """Wait for the records of requests whose callers are gone, at most `timeout_s` seconds."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=timeout_s)
+
     def _serve(self, exchange: Exchange, endpoint: Endpoint, address: tuple[str, str, str] | None) -> None:
         if exchange.method != b"POST":
             _respond(exchange, errors.METHOD_NOT_ALLOWED)

@@ -35,6 +35,8 @@ from crosslogic.tenancy.sync import DirectorySync
 from crosslogic.wiring import translate
 from crosslogic.wiring.process import Background
 
+FINISH_TIMEOUT_S = 2.0  # a record may wait 1 s for the count of its prompt
+
 
 class GatewayProcess:
     """The gateway of this process. `handler` goes into an `HttpServer`."""
@@ -88,10 +90,11 @@ class GatewayProcess:
             journal=journal,
             observer=observer,
         )
+        self._edge = Gateway(pipeline, self._pool, self._models, following)
         self.handler = Operations(
             checks,
             metrics.slots,
-            Gateway(pipeline, self._pool, self._models, following),
+            self._edge,
             metrics_path=settings.metrics.path if settings.metrics.enabled else None,
         )
 
@@ -116,6 +119,7 @@ class GatewayProcess:
 
     async def close(self) -> None:
         """After the server has drained: settle limits, then close connections and journal."""
+        await self._edge.finish(FINISH_TIMEOUT_S)
         self._watchdog.stop()
         self._upstreams.close()
         await self._limiter.close()
