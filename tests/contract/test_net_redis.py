@@ -106,6 +106,17 @@ async def test_nothing_listening_is_unavailable_at_once() -> None:
         await RedisConnection.connect("redis://127.0.0.1:1")
 
 
+async def test_a_connection_that_is_not_required_now_comes_up_with_its_server(tmp_path: Path) -> None:
+    async with own_redis(tmp_path) as server:
+        server.kill()
+        connection = await RedisConnection.connect(server.url, required=False)
+        assert not connection.connected
+        await server.start()
+        await eventually(lambda: connection.connected)
+        assert await connection.execute("PING") == b"PONG"
+        await connection.close()
+
+
 async def test_a_server_that_is_not_redis_is_unavailable(tmp_path: Path) -> None:
     async def greet(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")

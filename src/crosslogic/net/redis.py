@@ -52,14 +52,20 @@ class RedisConnection:
 
     @classmethod
     async def connect(
-        cls, url: str, *, connect_timeout_s: float = 2.0, answer_timeout_s: float = 5.0
+        cls, url: str, *, connect_timeout_s: float = 2.0, answer_timeout_s: float = 5.0, required: bool = True
     ) -> "RedisConnection":
         """Connect and sign in. A connection that answers nothing for `answer_timeout_s` is dropped and renewed.
 
-        Raises ConfigurationError for a malformed URL, Unavailable when Redis does not answer or refuses the sign-in.
+        Raises ConfigurationError for a malformed URL, Unavailable when Redis does not answer or refuses the sign-in;
+        the latter only if it is `required` now: otherwise it is tried on in the background, as after a loss.
         """
         connection = cls(parse_url(url), connect_timeout_s, answer_timeout_s)
-        await connection._open()
+        try:
+            await connection._open()
+        except Unavailable:
+            if required:
+                raise
+            connection._healing = connection._loop.create_task(connection._heal())
         return connection
 
     @property

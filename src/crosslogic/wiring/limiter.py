@@ -22,7 +22,8 @@ async def new_limiter(
     url = settings.redis.address()
     if url is None:
         return MemoryLimiter(SystemClock())
-    connection = await RedisConnection.connect(url)
+    # A worker that is started again while Redis is away serves all the same: its limiter decides alone meanwhile.
+    connection = await RedisConnection.connect(url, required=False)
     stack.push_async_callback(connection.close)
 
     async def redis_check() -> None:
