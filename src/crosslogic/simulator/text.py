@@ -22,6 +22,7 @@ _TASKS: tuple[tuple[str, re.Pattern[str]], ...] = (
 )
 _MEDIAN_TOKENS = {"extraction": 60, "summary": 90, "code": 180, "translation": 70, "question": 110, "chat": 80}
 
+_ASKING_CHARACTERS = 200
 _WORD = re.compile(r"[A-Za-z][a-z]{3,}")
 _COMMON = re.compile(
     "about|above|after|also|because|been|before|being|between|code|could|does|each|extract|from|function|give|have|"
@@ -86,8 +87,12 @@ _CODE = (
 
 def task_of(prompt: str) -> str:
     """Which kind of answer the prompt asks for."""
+    # What is asked stands at the beginning or at the end; in between is what it is asked about.
+    asked = (
+        prompt if len(prompt) <= 2 * _ASKING_CHARACTERS else prompt[:_ASKING_CHARACTERS] + prompt[-_ASKING_CHARACTERS:]
+    )
     for task, pattern in _TASKS:
-        if pattern.search(prompt):
+        if pattern.search(asked):
             return task
     return "chat"
 
@@ -128,7 +133,7 @@ def paragraphs(task: str, prompt: str, rng: Random) -> Iterator[str]:
 def _topics(prompt: str) -> list[str]:
     """A few words of the prompt that are worth repeating."""
     found: dict[str, None] = {}
-    for word in _WORD.findall(prompt[-4000:]):
+    for word in _WORD.findall(prompt[-_ASKING_CHARACTERS:]):
         if not _COMMON.fullmatch(word):
             found[word] = None
     topics = list(found)[-8:]
