@@ -18,9 +18,9 @@ import uvloop
 
 from crosslogic.kernel.clock import SystemClock
 from crosslogic.kernel.ids import EnvId, KeyId, NodeId, OrgId, new_request_id
-from crosslogic.metering.journal import FileJournal, OpenSync
+from crosslogic.metering.journal import FileJournal
 from crosslogic.metering.model import Evidence, Intent, Outcome, UsageRecord
-from crosslogic.metering.sync import AioSync, ThreadSync
+from crosslogic.metering.sync import AioSync, FastestSync, OpenSync, ThreadSync
 
 ORG, ENV, KEY, NODE = OrgId("org_1"), EnvId("env_1"), KeyId("key_1"), NodeId("node_1")
 MODEL, REGION, ENDPOINT = "meta-llama/Llama-3.1-8B-Instruct", "in-south", "chat.completions"
@@ -87,7 +87,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--directory", type=Path, help="where to write (default: a temporary directory)")
     directory = parser.parse_args().directory
-    for name, open_sync in (("kernel queue", AioSync), ("thread", ThreadSync)):
+    for name, open_sync in (("kernel queue", AioSync), ("thread", ThreadSync), ("as shipped", FastestSync)):
         print(f"\n{name}: µs of CPU a request, ms of waiting")
         print("tasks work_us  loop_us  process_us   p50_ms   p99_ms records/commit")
         for tasks, work_us, count in ROWS:

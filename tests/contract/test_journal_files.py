@@ -12,18 +12,18 @@ import pytest
 from crosslogic.kernel.clock import ManualClock
 from crosslogic.kernel.errors import ConfigurationError, Unavailable
 from crosslogic.metering.frames import Entry, Tail
-from crosslogic.metering.journal import FileJournal, OpenSync
+from crosslogic.metering.journal import FileJournal
 from crosslogic.metering.reader import list_segments, read_slice
 from crosslogic.metering.segment import is_alive
-from crosslogic.metering.sync import AioSync, Done, ThreadSync
+from crosslogic.metering.sync import AioSync, Done, FastestSync, OpenSync, ThreadSync
 from tests.metering_samples import intent, usage
 
 SMALL = 16 << 10
 
 
-@pytest.fixture(params=[AioSync, ThreadSync], ids=["kernel", "thread"])
+@pytest.fixture(params=[AioSync, ThreadSync, FastestSync], ids=["kernel", "thread", "fastest"])
 def open_sync(request: pytest.FixtureRequest) -> OpenSync:
-    if request.param is AioSync:
+    if request.param is not ThreadSync:
         loop = asyncio.new_event_loop()
         try:
             AioSync(loop, lambda code: None).close()

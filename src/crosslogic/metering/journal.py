@@ -24,7 +24,7 @@ from crosslogic.kernel.errors import ConfigurationError, Unavailable
 from crosslogic.metering.frames import Entry, write_frame
 from crosslogic.metering.model import Intent, UsageRecord
 from crosslogic.metering.segment import LifeLock, Segment, SegmentName, life_name
-from crosslogic.metering.sync import Done, Sync, open_sync
+from crosslogic.metering.sync import OpenSync, open_sync
 
 SEGMENT_BYTES = 8 << 20
 # An intent alone wakes nobody: it waits for the next record, or this long. A gateway that dies sooner after a
@@ -37,7 +37,6 @@ RETRY_MAX_S = 2.0
 STALL_S = 2.0  # a sync that takes longer than this makes the journal unhealthy
 
 Waiter = asyncio.Future[None]
-OpenSync = Callable[[asyncio.AbstractEventLoop, Done], Sync]
 
 
 class JournalStats(msgspec.Struct):
