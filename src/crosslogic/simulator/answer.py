@@ -42,15 +42,19 @@ def compose(request: Generation, prompt: Prompt, limit: int, rng: Random) -> Ans
     if request.json_schema is not None:
         return _structured(request.json_schema, rng, limit)
     task = text.task_of(prompt.question)
-    ends_at = limit if request.ignore_eos else max(text.natural_length(task, rng), request.min_tokens)
-    wanted = min(ends_at, limit)
+    natural = max(text.natural_length(task, rng), request.min_tokens)
+    wanted = limit if request.ignore_eos else min(natural, limit)
     pieces: list[str] = []
     for paragraph in text.paragraphs(task, prompt.question or prompt.text, rng):
         pieces += tokens.split(paragraph)
         if len(pieces) >= wanted:
             break
-    del pieces[wanted:]
-    reason = "stop" if ends_at <= limit and not request.ignore_eos else "length"
+    reason = "length"
+    if not request.ignore_eos and len(pieces) <= limit:
+        reason = "stop"  # a model that ends by itself ends with a whole sentence
+        if pieces[-1].isspace() and len(pieces) > max(1, request.min_tokens):
+            pieces.pop()
+    del pieces[limit:]
     return _stopped(pieces, request.stop, request.min_tokens) or Answer(pieces, reason)
 
 

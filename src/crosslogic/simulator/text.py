@@ -28,7 +28,7 @@ _COMMON = re.compile(
     "about|above|after|also|because|been|before|being|between|code|could|does|each|extract|from|function|give|have|"
     "hello|help|here|into|just|like|make|more|most|need|other|over|please|python|should|some|such|summarize|tell|text|"
     "than|thank|that|their|them|then|there|these|they|this|those|through|translate|using|very|want|what|when|where|"
-    "which|while|will|with|would|write|your",
+    "which|while|will|with|would|write|your|used|uses|many|much|only|such|sure|good|best|show|list|briefly|following",
     re.I,
 )
 
@@ -107,7 +107,7 @@ def paragraphs(task: str, prompt: str, rng: Random) -> Iterator[str]:
     topics = _topics(prompt)
 
     def fill(template: str) -> str:
-        first, second = (rng.sample(topics, 2) if len(topics) > 1 else topics * 2)[:2]
+        first, second = rng.sample(topics, 2)
         return template.format(first, second, re.sub(r"\W", "", first).lower() or "items")
 
     if task == "code":
@@ -137,4 +137,4 @@ def _topics(prompt: str) -> list[str]:
         if not _COMMON.fullmatch(word):
             found[word] = None
     topics = list(found)[-8:]
-    return topics if topics else ["the request", "the details"]
+    return topics if len(topics) > 1 else [*topics, "the request", "the result"]
