@@ -81,6 +81,16 @@ class Cloud:
         """The whole ledger, oldest first."""
         raise NotImplementedError
 
+    def known_rows(self, model: str = LLAMA) -> set[str]:
+        """The requests in the ledger, once all that ended by now are there."""
+        self.row(self.ask(chat(model=model, max_tokens=1)).headers["x-request-id"])
+        return {row["request_id"] for row in self.rows()}
+
+    def new_row(self, known: set[str]) -> Row:
+        """The one row that has come since `known_rows`."""
+        (row,) = eventually(lambda: [row for row in self.rows() if row["request_id"] not in known])
+        return row
+
     def row(self, request_id: str) -> Row:
         """The ledger's row of a request, once it is there."""
         return eventually(lambda: next((row for row in self.rows() if row["request_id"] == request_id), None)) or {}

@@ -31,10 +31,20 @@ class Turn:
         self.body = exchange.body
         self.headers = dict(exchange.headers)
         self.left_s: float | None = None  # when the gateway hung up, by time.monotonic
+        self._writable = asyncio.Event()
+        self._writable.set()
         exchange.on_closed = self._left
+        exchange.on_pause = self._writable.clear
+        exchange.on_resume = self._writable.set
 
     def _left(self) -> None:
         self.left_s = time.monotonic()
+        self._writable.set()
+
+    async def drained(self) -> None:
+        """Until the gateway takes more, or has left; other requests have their turn meanwhile."""
+        await asyncio.sleep(0)
+        await self._writable.wait()
 
     def events(self, *events: bytes | dict[str, Any]) -> None:
         """Write server-sent events, beginning the answer if need be."""

@@ -3,6 +3,7 @@
 import json
 import re
 
+import openai
 import pytest
 
 from tests.flow import wire
@@ -171,6 +172,16 @@ class TestRefusals:
         reply = wire.ask(tuned.url, CHAT, chat(model="scripted"), headers)
         assert (reply.status, reply.json["error"]["code"]) == (status, code)
         assert scripted.turns == []
+
+    def test_a_caller_hears_of_an_oversized_body_while_it_still_sends(self, tuned: EmbeddedCloud) -> None:
+        """Closing at once would reset the connection, and the answer would be lost with it."""
+        client = openai.OpenAI(base_url=tuned.base_url, api_key=tuned.api_key, max_retries=0)
+        for _ in range(5):
+            with pytest.raises(openai.APIStatusError) as caught:
+                client.chat.completions.create(
+                    model="scripted", messages=[{"role": "user", "content": "x" * 30_000_000}]
+                )
+            assert (caught.value.status_code, caught.value.code) == (413, "request_too_large")
 
     def test_other_methods_and_paths(self, tuned: EmbeddedCloud, scripted: ScriptedNodes) -> None:
         assert tuned.ask(path=CHAT, method="GET").status == 405

@@ -40,9 +40,8 @@ class TestOpenAi:
         self, cloud: EmbeddedCloud, client: openai.OpenAI
     ) -> None:
         body = chat(max_tokens=8, seed=1)
-        texts = [
-            wire.ask(node["endpoint_url"], CHAT, body).json["choices"][0]["message"] for node in cloud.nodes(LLAMA)
-        ]
+        directly = [wire.ask(node["endpoint_url"], CHAT, body).json for node in cloud.nodes(LLAMA)]
+        texts = [answer["choices"][0]["message"]["content"] for answer in directly]
         chunks = list(client.chat.completions.create(model=LLAMA, messages=HELLO, max_tokens=8, seed=1, stream=True))
         assert "".join(c.choices[0].delta.content or "" for c in chunks) in texts
         assert chunks[-1].choices[0].finish_reason == "length"

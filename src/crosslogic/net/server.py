@@ -27,6 +27,7 @@ from crosslogic.net.exchange import STATUS_LINES, Exchange
 Handler = Callable[[Exchange], None]
 
 SWEEP_INTERVAL_S = 1.0
+CLOSE_TIMEOUT_S = 5.0  # a peer that does not take what was written before a close is cut off after this
 MAX_PIPELINED = 8
 
 
@@ -72,7 +73,7 @@ class ServerConnection(asyncio.Protocol):
         self._body: list[bytes] = []
         self._head_bytes = 0
         self._expects_continue = False
-        self._since_s = 0.0  # when waiting for the present request (or for the next one) began
+        self._since_s = 0.0  # when waiting for the present request, for the next one, or for the close began
         self._writable = True
 
     # --- asyncio
@@ -201,7 +202,7 @@ class ServerConnection(asyncio.Protocol):
         if self._transport is None:
             return
         if not keep_alive or self.draining:
-            self._transport.close()
+            self._close()
         elif self._queue:
             following = self._queue.popleft()
             if not self._queue:
@@ -214,7 +215,7 @@ class ServerConnection(asyncio.Protocol):
             self._transport.write(data)
 
     def cut(self, *, reset: bool = False) -> None:
-        """Close without flushing; with `reset`, so that the peer gets a TCP RST."""
+        """Close in the middle of an answer; with `reset`, so that the peer gets a TCP RST."""
         if self._transport is None:
             return
         if reset:
@@ -223,6 +224,12 @@ class ServerConnection(asyncio.Protocol):
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self._transport.abort()
         else:
+            self._close()
+
+    def _close(self) -> None:
+        """Close once the peer has taken what was written; `sweep` sees to it that this ends."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._since_s = time.monotonic()
             self._transport.close()
 
     @property
@@ -231,7 +238,8 @@ class ServerConnection(asyncio.Protocol):
 
     @property
     def busy(self) -> bool:
-        return self._active is not None
+        """Whether an answer is under way, or its end has not left yet."""
+        return self._active is not None or (self._transport is not None and self._transport.get_write_buffer_size() > 0)
 
     def date_line(self) -> bytes:
         return self._server.date_line
@@ -250,17 +258,22 @@ class ServerConnection(asyncio.Protocol):
                 + b"content-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(body)
                 + body
             )
-        self._transport.close()
+        self._close()
 
     def sweep(self, now_s: float) -> None:
-        """Close a connection that is idle, or whose request does not arrive, for too long."""
-        if self._active is not None or self._transport is None:
+        """Close a connection that is idle, whose request does not arrive, or that does not close, for too long."""
+        if self._transport is None:
             return
         waiting_s = now_s - self._since_s
-        if self._head_bytes != 0 and waiting_s > self._server.limits.request_timeout_s:
+        if self._transport.is_closing():
+            if waiting_s > CLOSE_TIMEOUT_S:
+                self._transport.abort()
+        elif self._active is not None:
+            return
+        elif self._head_bytes != 0 and waiting_s > self._server.limits.request_timeout_s:
             self._refuse(408, b"the request did not arrive in time")
         elif waiting_s > self._server.limits.idle_timeout_s:
-            self._transport.close()
+            self._close()
 
 
 class HttpServer:
