@@ -186,8 +186,8 @@ def _time(at_s: float) -> str:
 def _as_json(line: Access | logging.LogRecord) -> bytes:
     if isinstance(line, Access):
         head = f'{{"time":"{_time(line.at_s)}","level":"info","logger":"access",'
-        fields = _encoder.encode(line)
-        return head.encode() + fields[fields.index(b",") + 1 :] + b"\n"  # `at_s`, its first, is the time
+        body = _encoder.encode(line)
+        return head.encode() + body[body.index(b",") + 1 :] + b"\n"  # `at_s`, its first, is the time
     fields = _fields(line)
     try:
         return _encoder.encode(fields) + b"\n"
