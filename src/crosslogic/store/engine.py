@@ -91,6 +91,7 @@ def _sqlite_engine(url: URL, pool_size: int) -> AsyncEngine:
     engine = create_async_engine(url, pool_size=pool_size, max_overflow=pool_size, pool_timeout=CONNECT_TIMEOUT_S)
     event.listen(engine.sync_engine, "connect", _prepare_sqlite)
     event.listen(engine.sync_engine, "begin", _begin_sqlite)
+    event.listen(engine.sync_engine, "invalidate", _roll_back_sqlite)
     return engine
 
 
@@ -108,6 +109,12 @@ def _prepare_sqlite(dbapi_connection: Any, _record: Any) -> None:
     cursor.execute("PRAGMA recursive_triggers = ON")
     cursor.close()
     dbapi_connection.run_async(lambda conn: conn._execute(conn._conn.create_aggregate, "exact_sum", 1, _ExactSum))
+
+
+def _roll_back_sqlite(dbapi_connection: Any, _record: Any, _error: Any) -> None:
+    """A transaction that was cancelled inside a statement is thrown away with its connection; without this the file
+    stays locked until the garbage collector finds the connection."""
+    dbapi_connection.rollback()
 
 
 def _begin_sqlite(conn: Connection) -> None:
