@@ -50,8 +50,11 @@ def start_logging(settings: LogSettings) -> LogWriter:
     return configure_logging(_write_stderr, level=settings.level, style=style)
 
 
-def run_until_stopped(main: Callable[[asyncio.Event], Awaitable[int]]) -> int:
-    """Run `main(stop)`; `stop` is set by the first SIGINT or SIGTERM, the second one kills. Returns the exit code."""
+def run_until_stopped(
+    main: Callable[[asyncio.Event], Awaitable[int]],
+    signals: tuple[signal.Signals, ...] = (signal.SIGINT, signal.SIGTERM),
+) -> int:
+    """Run `main(stop)`; `stop` is set by the first of `signals`, the second one kills. Returns the exit code."""
 
     async def supervised() -> int:
         stop = asyncio.Event()
@@ -62,7 +65,7 @@ def run_until_stopped(main: Callable[[asyncio.Event], Awaitable[int]]) -> int:
                 os._exit(130)
             stop.set()
 
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in signals:
             loop.add_signal_handler(number, on_signal)
         return await main(stop)
 

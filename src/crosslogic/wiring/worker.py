@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import signal
 import socket
 from contextlib import AsyncExitStack
 from multiprocessing import parent_process
@@ -31,7 +32,12 @@ log = logging.getLogger(__name__)
 
 def run_worker(settings: Settings, number: int, sock: socket.socket, metrics_dir: Path, ready: Connection) -> None:
     """Entry point of the child process; `ready` is told once the worker serves."""
-    raise SystemExit(run_until_stopped(lambda stop: _worker(settings, number, sock, metrics_dir, ready, stop)))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches us too, but is for the parent, which lets us drain
+    raise SystemExit(
+        run_until_stopped(
+            lambda stop: _worker(settings, number, sock, metrics_dir, ready, stop), signals=(signal.SIGTERM,)
+        )
+    )
 
 
 async def _worker(

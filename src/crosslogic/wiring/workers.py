@@ -21,13 +21,16 @@ from crosslogic.settings.model import Settings
 from crosslogic.settings.reload import Reloadable
 from crosslogic.settings.watch import SettingsWatcher
 from crosslogic.store.engine import DATABASE_ERRORS, create_engine
-from crosslogic.telemetry.slots import remove, shared_directory
+from crosslogic.telemetry.metrics import SCHEMA
+from crosslogic.telemetry.slots import Slots, remove, shared_directory
 from crosslogic.wiring import translate
 from crosslogic.wiring.process import Background, run_until_stopped, start_logging
+from crosslogic.wiring.scrape import serve_metrics
 from crosslogic.wiring.worker import run_worker
 
 FIRST_RESTART_S = 0.1
 LONGEST_RESTART_S = 5.0
+PARENT = -1  # its place among the workers' metrics
 STEADY_S = 10.0  # a worker that lived this long is restarted without delay
 
 log = logging.getLogger(__name__)
@@ -46,6 +49,7 @@ async def _gateway(settings: Settings, workers: int, stop: asyncio.Event) -> int
         stack.callback(sock.close)
         metrics_dir = shared_directory()
         stack.callback(remove, metrics_dir)
+        await serve_metrics(settings, Slots(metrics_dir, PARENT, schema=SCHEMA), stack)
         engine = create_engine(settings.database_url(), pool_size=2)
         stack.push_async_callback(engine.dispose)
         prices = [translate.price_book(settings.prices)]
@@ -69,6 +73,7 @@ async def _gateway(settings: Settings, workers: int, stop: asyncio.Event) -> int
             )
             sys.stdout.flush()
         await stop.wait()
+        sock.close()  # as long as one process has it open, callers could still connect, and would wait for nobody
         first.cancel()
         await asyncio.gather(*keeping)
     return 0
