@@ -121,9 +121,9 @@ class Session:
                 figures = bench.figures
                 bench.saturation()
                 bench.latency()
-                bench.slow_streams()
                 if target.ours and target.workers == 1:
                     bench.soak()
+                bench.slow_streams()
                 bench.afterwards()
         except (DidNotStart, FileNotFoundError, OSError, BrokenAnswer) as error:
             say(f"{target.name}: {error}")

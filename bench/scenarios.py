@@ -19,6 +19,8 @@ from bench.target import Running
 CONNECTIONS = 32
 CHUNKS, INTERVAL_MS = 64, 5.0
 LATENCY_ROUNDS = 3
+WARM_S = 2.0
+SPARE_FILES = 600  # for kept-alive connections, logs, and what else a server holds open
 WORST_SHARE_OF_SATURATION = 0.7
 
 
@@ -66,7 +68,7 @@ class Bench:
     def warm(self) -> None:
         """Fills pools and caches; failures here are told, as they would falsify what follows."""
         with Pool(self.running.port, CONNECTIONS) as pool:
-            self._count(pool.closed(self.request, seconds=min(1.0, self.plan.seconds / 2)))
+            self._count(pool.closed(self.request, seconds=WARM_S))
         self._find_processes()
 
     def _find_processes(self) -> None:
@@ -128,8 +130,8 @@ class Bench:
     def slow_streams(self) -> None:
         """Very many streams at once that hardly flow: memory for each, and whether all end right."""
         figures = self.figures
-        # A relaying process holds two connections a stream, this one holds one and the upstreams share one process.
-        most = (self.plan.file_limit - 300) // 2 * figures.workers
+        # A relaying process holds two connections a stream; this one and the upstreams' hold one each.
+        most = (self.plan.file_limit - SPARE_FILES) // 2 * figures.workers
         rate = min(1000.0, 0.3 * (figures.requests_per_s or 1000))
         count = int(min(self.plan.streams, most, rate * 30))
         if count < self.plan.streams:

@@ -6,16 +6,15 @@ import re
 import shutil
 import subprocess
 
-from bench.processes import free_port, raise_file_limit
+from bench.processes import free_port
 from bench.target import Running, Site, Target
 
 CONFIG = """
 daemon off;
 worker_processes 1;
-worker_rlimit_nofile {files};
 pid {scratch}/nginx.pid;
 error_log stderr crit;
-events {{ worker_connections {files}; }}
+events {{ worker_connections 65536; }}
 http {{
   access_log off;
   client_body_temp_path {scratch}/body;
@@ -50,7 +49,7 @@ def start(site: Site) -> Running:
     scratch.mkdir(exist_ok=True)
     servers = " ".join(f"server 127.0.0.1:{upstream};" for upstream in site.upstreams)
     config = scratch / "nginx.conf"
-    config.write_text(CONFIG.format(files=raise_file_limit(), scratch=scratch, port=port, servers=servers))
+    config.write_text(CONFIG.format(scratch=scratch, port=port, servers=servers))
     process = site.processes.start("nginx", [program, "-p", scratch, "-c", config, "-e", "stderr"], site.cores.server)
     site.processes.wait_ready("nginx", process, f"http://127.0.0.1:{port}/health", 15)
     said = subprocess.run([program, "-v"], capture_output=True, text=True, check=False).stderr
