@@ -3,12 +3,13 @@
 
 SHELL := /bin/sh
 VENV := .venv
+ENGINE_VENV := .venv-engine
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 ARGS :=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up test lint format bench bench-guard docs lock clean
+.PHONY: help setup up test test-engine lint format bench bench-guard docs lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -16,10 +17,15 @@ help: ## Show this list
 setup: $(VENV)/dev.stamp ## Install everything for development into .venv
 
 up: $(VENV)/runtime.stamp ## Run the whole cloud here, on one port; Ctrl-C stops it
-	@exec $(BIN)/crosslogic up $(ARGS)
+# With job control a terminal's Ctrl-C goes to the cloud alone, which drains and exits 0, and not to make.
+	@if [ -t 0 ]; then set -m; fi; $(BIN)/crosslogic up $(ARGS)
 
 test: $(VENV)/dev.stamp ## Run every test, on real PostgreSQL and Redis
 	$(BIN)/python -m pytest $(ARGS)
+
+test-engine: $(VENV)/dev.stamp ## Run the tests that need real vLLM servers, on the CPU (installs 2.1 GB)
+	@tools/engine/install.sh $(ENGINE_VENV)
+	$(BIN)/python -m pytest -p tests.engine.servers -m engine tests/contract/test_engine.py tests/engine $(ARGS)
 
 lint: $(VENV)/dev.stamp ## Check style, types and the direction of imports
 	$(BIN)/ruff check
@@ -44,7 +50,7 @@ lock: ## Resolve the dependencies of pyproject.toml into the lock files anew
 	tools/lock.sh
 
 clean: ## Remove what was installed here; data of `make up` stays
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(ENGINE_VENV)
 
 # The two stamps say what is installed, so that a second call costs nothing.
 $(VENV)/runtime.stamp: requirements.lock pyproject.toml | $(BIN)/python

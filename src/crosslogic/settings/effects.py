@@ -22,7 +22,6 @@ _OFF_ONLY = (
 )
 _ON_ONLY = ("enable_multi_tenant", "enable_cost_tracking", "enable_multi_model")
 _UNUSED: tuple[Path, ...] = (
-    ("metrics", "port"),
     ("fleet", "heartbeat_interval_s"),
     ("limits", "key_requests_per_day"),
     ("scheduling", "policy"),

@@ -1,6 +1,7 @@
 """`crosslogic control`: the management API, the node registry and the periodic jobs, as one process."""
 
 import asyncio
+import signal
 import sys
 
 from crosslogic.gateway.operations import Operations
@@ -21,6 +22,7 @@ from crosslogic.wiring.process import Background, run_until_stopped, start_loggi
 
 def run_control(settings: Settings) -> None:
     """Run until SIGINT or SIGTERM; ends the process."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # asks others to reload; there is nothing here that could
     sys.exit(run_until_stopped(lambda stop: _control(settings, stop)))
 
 

@@ -1,6 +1,7 @@
 """`crosslogic up`: the whole cloud as one process on one port, with SQLite, in-process limits and simulated nodes."""
 
 import asyncio
+import signal
 import sys
 from contextlib import AsyncExitStack
 
@@ -34,6 +35,7 @@ from crosslogic.wiring.gateway import GatewayProcess
 from crosslogic.wiring.limiter import new_limiter
 from crosslogic.wiring.management import Management
 from crosslogic.wiring.process import Background, run_until_stopped, start_logging
+from crosslogic.wiring.scrape import serve_metrics
 from crosslogic.wiring.simulated import SimulatedNodes
 
 NODES_TIMEOUT_S = 10.0
@@ -50,8 +52,9 @@ class Ready(msgspec.Struct):
 
 
 def run_up(settings: Settings, options: UpOptions) -> None:
-    """Run until SIGINT or SIGTERM; ends the process."""
-    sys.exit(run_until_stopped(lambda stop: _up(settings, options, stop)))
+    """Run until SIGINT or SIGTERM, or until its terminal is closed; ends the process."""
+    ends = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    sys.exit(run_until_stopped(lambda stop: _up(settings, options, stop), ends))
 
 
 async def _up(settings: Settings, options: UpOptions, stop: asyncio.Event) -> int:
@@ -100,6 +103,7 @@ class _EmbeddedCloud:
         stack.push_async_callback(management.close)
         credentials = await self._credentials(management)
         metrics = Metrics(Slots(schema=SCHEMA))
+        await serve_metrics(settings, metrics.slots, stack)
 
         gateway = GatewayProcess(
             settings,
@@ -130,7 +134,7 @@ class _EmbeddedCloud:
         server = HttpServer(gateway.handler, translate.server_limits(settings))
         port = await server.listen(settings.server.host, settings.server.port)
         stack.push_async_callback(server.close, settings.server.drain_s)
-        watcher = SettingsWatcher(settings, lambda changed: self._reload(gateway, changed))
+        watcher = SettingsWatcher(settings, lambda new: self._reload(gateway, new), reload_on_hangup=False)
         background.start("settings", watcher.run())
         credentials.base_url = f"http://{_reachable(settings.server.host)}:{port}"
         write_credentials(settings.data_dir, credentials)

@@ -34,6 +34,7 @@ from crosslogic.tenancy.model import Principal, Role
 from crosslogic.tenancy.sync import DirectorySync
 from crosslogic.wiring import translate
 from crosslogic.wiring.process import Background
+from crosslogic.wiring.scrape import public_metrics_path
 
 FINISH_TIMEOUT_S = 2.0  # a record may wait 1 s for the count of its prompt
 
@@ -95,7 +96,7 @@ class GatewayProcess:
             checks,
             metrics.slots,
             self._edge,
-            metrics_path=settings.metrics.path if settings.metrics.enabled else None,
+            metrics_path=public_metrics_path(settings),
         )
 
     async def start(self) -> None:
