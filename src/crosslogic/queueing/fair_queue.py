@@ -67,12 +67,12 @@ class Line:
 
     def wait_s(self, ask: TurnAsk) -> float | None:
         """Places become free at the measured rate; a reserved request may have any, others those of their lane."""
-        rank = self.lane(ask.traffic).order.position(ask)
+        order = self.lane(ask.traffic).order
         shared, reserved = self.shared.per_s, self.reserved.per_s
         if ask.traffic is not _RESERVED and shared is not None:
-            return rank / shared
+            return order.wait_s(ask, shared)
         per_s = (shared or 0.0) + (reserved or 0.0)
-        return rank / per_s if per_s else None
+        return order.wait_s(ask, per_s) if per_s else None
 
 
 class FairQueue:
@@ -150,7 +150,7 @@ class FairQueue:
     def start(self, ask: TurnAsk, now_s: float) -> Turn:
         """`ask` has its turn, whether it waited or not: it is charged and runs until `end`."""
         lane = self.line(ask.line).lane(ask.traffic)
-        charged = lane.order.charge(ask)
+        charged = lane.order.charge(ask, now_s)
         if ask.waiting:
             self._drop(ask)
         lane.running += 1
@@ -208,7 +208,8 @@ class FairQueue:
     # --- inside -------------------------------------------------------------------------------------------------
 
     def _add(self, ask: TurnAsk, line: Line, now_s: float) -> None:
-        if not ask.sequence:
+        put_back = ask.sequence > 0
+        if not put_back:
             self._sequence += 1
             ask.sequence = self._sequence
         if ask.enqueued_s is None:
@@ -216,7 +217,10 @@ class FairQueue:
         ask.waiting = True
         self._asks[ask.id] = ask
         self._tenants.setdefault(ask.tenant, OrderedDict())[ask.id] = ask
-        self._classes.setdefault((ask.traffic, ask.priority), OrderedDict())[ask.id] = ask
+        peers = self._classes.setdefault((ask.traffic, ask.priority), OrderedDict())
+        peers[ask.id] = ask
+        if put_back:  # what was interrupted once is the last of its class to give way
+            peers.move_to_end(ask.id, last=False)
         line.lane(ask.traffic).order.add(ask)
         self._pushed += 1  # no two items are equal, also when a request that was put back comes again
         heappush(self._deadlines, (ask.deadline_s, self._pushed, ask))

@@ -34,7 +34,11 @@ class Order(Protocol):
         """How many turns until it has its own; 1 is next."""
         ...
 
-    def charge(self, ask: TurnAsk) -> float:
+    def wait_s(self, ask: TurnAsk, per_s: float) -> float:
+        """How long until then, where `per_s` turns are given in a second."""
+        ...
+
+    def charge(self, ask: TurnAsk, now_s: float) -> float:
         """`ask` starts (it may never have waited): count its service. Returns what `settle` has to correct."""
         ...
 
@@ -67,7 +71,10 @@ class _Ranked:
     def position(self, ask: TurnAsk) -> int:
         return bisect_left(self._waiting, (ask.rank, ask.sequence)) + 1
 
-    def charge(self, ask: TurnAsk) -> float:
+    def wait_s(self, ask: TurnAsk, per_s: float) -> float:
+        return self.position(ask) / per_s
+
+    def charge(self, ask: TurnAsk, now_s: float) -> float:
         return 0.0
 
     def settle(self, turn: Turn, cost: float) -> None:

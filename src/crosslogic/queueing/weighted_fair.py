@@ -22,6 +22,8 @@ from crosslogic.queueing.model import Turn, TurnAsk
 _RATIO_WEIGHT = 0.1
 _LEAST_RATIO = 0.01
 _MOST_RATIOS = 20_000
+_HALF_LIFE_S = 5.0
+_KNOWN_AFTER_S = 1.0
 
 
 class _Tenant:
@@ -35,6 +37,37 @@ class _Tenant:
         self.key = key
 
 
+class _Speed:
+    """How fast the present of a lane moves, in counter units a second, while somebody waits; old times fade away."""
+
+    __slots__ = ("_at_s", "_moved", "_took_s", "_was")
+
+    def __init__(self) -> None:
+        self._at_s: float | None = None
+        self._was = 0.0
+        self._moved = 0.0
+        self._took_s = 0.0
+
+    def observe(self, virtual: float, now_s: float) -> None:
+        """The present is here now, and somebody waits."""
+        if self._at_s is not None and now_s > self._at_s:
+            took_s = now_s - self._at_s
+            kept = 0.5 ** (took_s / _HALF_LIFE_S)
+            self._moved = self._moved * kept + virtual - self._was
+            self._took_s = self._took_s * kept + took_s
+        elif self._at_s is not None:
+            self._moved += virtual - self._was
+        self._at_s, self._was = now_s, virtual
+
+    def interrupt(self) -> None:
+        """Nobody waits: what the present does now says nothing about waiting."""
+        self._at_s = None
+
+    @property
+    def per_s(self) -> float | None:
+        return self._moved / self._took_s if self._took_s >= _KNOWN_AFTER_S and self._moved > 0.0 else None
+
+
 class WeightedFair:
     """An `Order` by virtual token counters."""
 
@@ -46,6 +79,7 @@ class WeightedFair:
         self._forecast: list[tuple[float, int]] = []
         self._ratios: dict[str, float] = {}
         self._ratio = 1.0  # of all tenants, for those who are new
+        self._speed = _Speed()
 
     def __len__(self) -> int:
         return len(self._forecast)
@@ -98,7 +132,18 @@ class WeightedFair:
     def position(self, ask: TurnAsk) -> int:
         return bisect_left(self._forecast, (ask.rank, ask.sequence)) + 1
 
-    def charge(self, ask: TurnAsk) -> float:
+    def wait_s(self, ask: TurnAsk, per_s: float) -> float:
+        """Those ahead now, or, where that is longer, until the present has moved to where this request will start.
+
+        The second counts in those who come later and yet go before, as they did in the last seconds.
+        """
+        wait_s = self.position(ask) / per_s
+        speed = self._speed.per_s
+        if speed is not None:
+            wait_s = max(wait_s, (ask.rank - self.counters.virtual) / speed)
+        return wait_s
+
+    def charge(self, ask: TurnAsk, now_s: float) -> float:
         counters = self.counters
         if ask.waiting:
             value = counters.value(ask.tenant)
@@ -106,6 +151,10 @@ class WeightedFair:
             value = counters.lift(ask.tenant, self._floor() if self._tenants else counters.virtual)
         if value > counters.virtual:
             counters.virtual = value
+        if self._tenants:
+            self._speed.observe(counters.virtual, now_s)
+        else:
+            self._speed.interrupt()
         charged = self._cost(ask)
         counters.add(ask.tenant, charged / ask.weight)
         return charged
