@@ -307,7 +307,7 @@ async def test_of_two_rotations_at_once_one_succeeds(tenancy: TenancyService) ->
     await house(tenancy)
     key_id = (await tenancy.create_key("acme", "prod", name="k")).key.id
     outcomes = await asyncio.gather(*(tenancy.rotate_key(key_id) for _ in range(3)), return_exceptions=True)
-    assert sorted(type(outcome).__name__ for outcome in outcomes) == ["Conflict", "Conflict", "CreatedKey"]
+    assert sorted(type(outcome).__name__ for outcome in outcomes) == ["Conflict", "Conflict", "RotatedKey"]
     assert len(await tenancy.keys(status=Status.ACTIVE)) == 1
 
 

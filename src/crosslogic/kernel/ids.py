@@ -11,6 +11,7 @@ OrgId = NewType("OrgId", str)
 EnvId = NewType("EnvId", str)
 UserId = NewType("UserId", str)
 KeyId = NewType("KeyId", str)
+OperatorId = NewType("OperatorId", str)
 NodeId = NewType("NodeId", str)
 RequestId = NewType("RequestId", str)
 
@@ -26,6 +27,14 @@ def new_org_id() -> OrgId:
 
 def new_env_id() -> EnvId:
     return EnvId(new_id("env"))
+
+
+def new_user_id() -> UserId:
+    return UserId(new_id("user"))
+
+
+def new_operator_id() -> OperatorId:
+    return OperatorId(new_id("op"))
 
 
 def new_key_id() -> KeyId:

@@ -1,7 +1,8 @@
 """All tables of the product, in one MetaData. PostgreSQL is the truth; SQLite carries the same tables embedded.
 
 Invariant: the migrations in `store/migrations` produce exactly this (a test compares both on both databases).
-Rows of `usage_records` never change, but for `billed`, and are never deleted: triggers refuse it.
+Rows of `usage_records` never change, but for `billed`, and those of `audit_log` never at all; none is ever
+deleted: triggers refuse it.
 """
 
 from sqlalchemy import (
@@ -20,6 +21,7 @@ from sqlalchemy import (
     UniqueConstraint,
     false,
     text,
+    true,
 )
 
 from crosslogic.store.types import Document, Money, Sequence64, UtcDateTime
@@ -45,6 +47,11 @@ orgs = Table(
     Column("limits", Document, nullable=False),  # the ceilings that are set, by their names in `limits.model.Limits`
     Column("allowed_models", Document, nullable=False),  # list of names; empty: all
     Column("created_at", UtcDateTime, nullable=False),
+    # Ceilings of each environment and each key, where they have none of their own.
+    Column("env_limits", Document, nullable=False, server_default=text("'{}'")),
+    Column("key_limits", Document, nullable=False, server_default=text("'{}'")),
+    Column("region_preferences", Document, nullable=False, server_default=text("'[]'")),
+    Column("billing_enabled", Boolean, nullable=False, server_default=true()),
 )
 
 # Architecture document §11.1.
@@ -59,6 +66,7 @@ environments = Table(
     Column("limits", Document, nullable=False),
     Column("allowed_models", Document, nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
+    Column("key_limits", Document, nullable=False, server_default=text("'{}'")),
     UniqueConstraint("org_id", "name"),
     UniqueConstraint("org_id", "id"),  # what api_keys refers to
 )
@@ -73,7 +81,32 @@ users = Table(
     Column("role", Text, nullable=False),
     Column("status", Text, nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
+    Column(
+        "limits", Document, nullable=False, server_default=text("'{}'")
+    ),  # of requests that the user signs (JSON web tokens)
     UniqueConstraint("org_id", "email"),
+)
+
+# Who runs the platform; of no org.
+operators = Table(
+    "operators",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("name", Text, nullable=False, unique=True),
+    Column("key_hash", LargeBinary, nullable=False, unique=True),
+    Column("prefix", Text, nullable=False),
+    Column("role", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+)
+
+# Plans that operators made or changed; those of the configuration and the shipped ones are not here.
+plans = Table(
+    "plans",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("terms", Document, nullable=False),  # `tenancy.model.Plan`
+    Column("updated_at", UtcDateTime, nullable=False),
 )
 
 # Architecture document §9.2. The key itself is nowhere: its hash, and a prefix to recognise it by.
@@ -93,6 +126,9 @@ api_keys = Table(
     Column("created_by", Text, ForeignKey("users.id")),
     Column("created_at", UtcDateTime, nullable=False),
     Column("expires_at", UtcDateTime),
+    Column("scoping", Document, nullable=False, server_default=text("'{}'")),  # `tenancy.model.Scoping`
+    Column("replaced_by", Text),  # the key that a rotation put in its place
+    Column("rotation_ref", Text),  # the Idempotency-Key of that rotation
     # Both columns together, so that no key can name another org's environment ("keys cannot cross org", §9.3).
     ForeignKeyConstraint(["org_id", "env_id"], ["environments.org_id", "environments.id"]),
     Index(None, "org_id", "env_id"),
@@ -172,6 +208,34 @@ changes = Table(
     Column("at", UtcDateTime, nullable=False),
     # Without it SQLite would hand out again the numbers of pruned rows, and readers would miss changes.
     sqlite_autoincrement=True,
+)
+
+# Every management action, in a chain of hashes (`tenancy/audit.py`). Only ever added to.
+audit_log = Table(
+    "audit_log",
+    metadata,
+    Column("seq", Sequence64, primary_key=True, autoincrement=False),  # 1, 2, 3, … without a hole
+    Column("at", UtcDateTime, nullable=False),
+    Column("org_id", Text),  # null: it concerns no org, or all
+    Column("actor_kind", Text, nullable=False),
+    Column("actor_id", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("entity_id", Text, nullable=False),
+    # JSON as text: the hash is over these very characters.
+    Column("before", Text),
+    Column("after", Text),
+    Column("request_id", Text),
+    Column("hash", LargeBinary, nullable=False),
+    Index(None, "org_id", "seq"),
+)
+
+# One row: the end of the chain. Whoever appends locks it, so that no two append the same number.
+audit_head = Table(
+    "audit_head",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("seq", BigInteger, nullable=False),
+    Column("hash", LargeBinary, nullable=False),
 )
 
 settings = Table(

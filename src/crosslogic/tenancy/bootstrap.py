@@ -8,6 +8,7 @@ from crosslogic.tenancy.model import Environment, Org, Status
 from crosslogic.tenancy.service import TenancyService
 
 DEFAULT_ORG = "default"
+DEFAULT_ORG_PLAN = "enterprise"  # the owner of the machine is not to be held by a free plan
 DEFAULT_ENVIRONMENTS = ("dev", "staging", "prod")
 FIRST_KEY_ENVIRONMENT = "dev"
 
@@ -32,7 +33,7 @@ async def ensure_bootstrap(service: TenancyService, remembered: str | None = Non
     try:
         org = await service.org(DEFAULT_ORG)
     except NotFound:
-        org = await service.create_org(DEFAULT_ORG)
+        org = await service.create_org(DEFAULT_ORG, billing_plan=DEFAULT_ORG_PLAN)
     environments = []
     for name in DEFAULT_ENVIRONMENTS:
         try:

@@ -1,12 +1,13 @@
-"""Org → environment → key, and the Principal that a request carries once its key is resolved."""
+"""Plan → org → environment → key, users beside them, and the Principal that a request carries once it is known."""
 
 from datetime import datetime
 from enum import StrEnum
 
 import msgspec
 
-from crosslogic.kernel.ids import EnvId, KeyId, OrgId, UserId
+from crosslogic.kernel.ids import EnvId, KeyId, OperatorId, OrgId, UserId
 from crosslogic.limits.model import NO_LIMITS, Limits, Scope
+from crosslogic.tenancy.networks import Networks
 
 
 class Status(StrEnum):
@@ -21,8 +22,44 @@ class Role(StrEnum):
     READ_ONLY = "read-only"
 
 
+class Feature(StrEnum):
+    """What a plan may include (interface document, `Feature`)."""
+
+    API_ACCESS = "api_access"
+    PRIORITY_QUEUE = "priority_queue"
+    ADVANCED_MODELS = "advanced_models"
+    CUSTOM_MODELS = "custom_models"
+    DEDICATED_CAPACITY = "dedicated_capacity"
+
+
+class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What an org buys: the interface document's `Tier`, and the price list of the product documentation.
+
+    `limits` are ceilings of each org on this plan; `env_limits` and `key_limits` of each of its environments and
+    keys. They hold where nothing nearer says otherwise (`inherit.py`).
+    """
+
+    id: str
+    name: str
+    features: tuple[Feature, ...] = (Feature.API_ACCESS,)
+    limits: Limits = NO_LIMITS
+    env_limits: Limits = NO_LIMITS
+    key_limits: Limits = NO_LIMITS
+    max_queue_depth: int | None = None  # requests that may wait; None: the queue's own bound
+    priority: int = 1  # higher is served first
+    price_per_token_pusd: int | None = None  # None: the price list decides, by model
+    price_per_month_pusd: int = 0
+    included_tokens_per_month: int = 0
+    support: str | None = None
+    sla_percent: str | None = None  # as it is sold: "99.9"
+
+
 class Org(msgspec.Struct, frozen=True):
-    """Architecture document §10.2."""
+    """Architecture document §10.2, and the interface document's `TenantSettings`.
+
+    Its `MaxConcurrency` is `limits.concurrency`, its `CustomRateLimit` the rest of `limits`. `env_limits` and
+    `key_limits` hold for each environment and key of the org that has no ceiling of its own in that dimension.
+    """
 
     id: OrgId
     name: str
@@ -31,6 +68,10 @@ class Org(msgspec.Struct, frozen=True):
     billing_plan: str = "free"
     limits: Limits = NO_LIMITS
     allowed_models: tuple[str, ...] = ()  # empty: all
+    env_limits: Limits = NO_LIMITS
+    key_limits: Limits = NO_LIMITS
+    region_preferences: tuple[str, ...] = ()  # the first serves where neither key nor environment names a region
+    billing_enabled: bool = True
 
 
 class Environment(msgspec.Struct, frozen=True):
@@ -44,10 +85,55 @@ class Environment(msgspec.Struct, frozen=True):
     region: str | None = None
     limits: Limits = NO_LIMITS
     allowed_models: tuple[str, ...] = ()
+    key_limits: Limits = NO_LIMITS
+
+
+class User(msgspec.Struct, frozen=True):
+    """A person of an org. `limits` hold for requests that the user signs with a JSON web token."""
+
+    id: UserId
+    org_id: OrgId
+    email: str  # in lower case, unique in the org
+    name: str
+    role: Role
+    created_at: datetime
+    status: Status = Status.ACTIVE
+    limits: Limits = NO_LIMITS
+
+
+class Operator(msgspec.Struct, frozen=True):
+    """Who runs the platform: of no org, with an admin key of their own. READ_ONLY may look, ADMIN may do all."""
+
+    id: OperatorId
+    name: str
+    key_hash: bytes
+    prefix: str
+    role: Role
+    status: Status
+    created_at: datetime
+
+
+class Scoping(msgspec.Struct, frozen=True):
+    """What a key is good for; an empty tuple restricts nothing.
+
+    `endpoints` are paths without `/v1/` ("chat/completions"), or "management" for the management API. A key with
+    a region stays in it; `regions` are others that it may be served in.
+    """
+
+    models: tuple[str, ...] = ()
+    endpoints: tuple[str, ...] = ()
+    regions: tuple[str, ...] = ()
+    networks: tuple[str, ...] = ()  # CIDR blocks that callers come from, IPv4 and IPv6
+
+
+UNSCOPED = Scoping()
 
 
 class ApiKey(msgspec.Struct, frozen=True):
-    """Architecture document §9.2. The key itself is not here: only its hash and a prefix to recognise it by."""
+    """Architecture document §9.2. The key itself is not here: only its hash and a prefix to recognise it by.
+
+    A rotated key names its successor in `replaced_by`; until `expires_at` (the end of the grace) both work.
+    """
 
     id: KeyId
     org_id: OrgId
@@ -63,6 +149,9 @@ class ApiKey(msgspec.Struct, frozen=True):
     limits: Limits = NO_LIMITS
     expires_at: datetime | None = None
     last_used_at: datetime | None = None  # from the usage ledger; not stored with the key
+    scoping: Scoping = UNSCOPED
+    replaced_by: KeyId | None = None
+    rotation_ref: str | None = None  # the Idempotency-Key of the rotation that replaced it
 
 
 class Principal(msgspec.Struct, frozen=True, gc=False):
@@ -84,3 +173,14 @@ class Principal(msgspec.Struct, frozen=True, gc=False):
     expires_at_s: float | None = None  # seconds since 1970
     reservable_tokens: int | None = None  # the most that one request may reserve under `scopes`
     refusal: str | None = None  # "tenant_suspended" | "key_suspended" | "key_revoked"
+    restricted: bool = False  # `scope_check.refusal_of` has something to check
+    allowed_endpoints: frozenset[str] | None = None
+    allowed_regions: frozenset[str] | None = None
+    networks: Networks | None = None
+    region_fallbacks: tuple[str, ...] = ()  # the org's preferences after `region`
+    plan_id: str = ""
+    features: frozenset[Feature] | None = None  # None: the plan is not known here, nothing is denied
+    priority: int = 1
+    max_queue_depth: int | None = None
+    billing_enabled: bool = True
+    user_id: UserId | None = None

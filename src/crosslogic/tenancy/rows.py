@@ -5,16 +5,38 @@ from typing import Any
 import msgspec
 from sqlalchemy import RowMapping
 
-from crosslogic.kernel.ids import EnvId, KeyId, OrgId, UserId
+from crosslogic.kernel.ids import EnvId, KeyId, OperatorId, OrgId, UserId
 from crosslogic.limits.model import NO_LIMITS, Limits
 from crosslogic.tenancy.directory import KeyEntry
-from crosslogic.tenancy.model import ApiKey, Environment, Org, Role, Status
+from crosslogic.tenancy.model import (
+    UNSCOPED,
+    ApiKey,
+    Environment,
+    Operator,
+    Org,
+    Plan,
+    Role,
+    Scoping,
+    Status,
+    User,
+)
 
 
 def limits_document(limits: Limits) -> dict[str, Any]:
     """The fields that are set: a field that `Limits` gains later is simply not there in older rows."""
     fields = msgspec.structs.asdict(limits)
     return {name: value for name, value in fields.items() if value != getattr(NO_LIMITS, name)}
+
+
+def scoping_document(scoping: Scoping) -> dict[str, Any]:
+    return {name: list(value) for name, value in msgspec.structs.asdict(scoping).items() if value}
+
+
+def plan_document(plan: Plan) -> dict[str, Any]:
+    document: dict[str, Any] = msgspec.to_builtins(plan)
+    for name in ("limits", "env_limits", "key_limits"):
+        document[name] = limits_document(getattr(plan, name))
+    return document
 
 
 def org_columns(org: Org) -> dict[str, Any]:
@@ -26,6 +48,10 @@ def org_columns(org: Org) -> dict[str, Any]:
         "allowed_models": list(org.allowed_models),
         "created_at": org.created_at,
         "limits": limits_document(org.limits),
+        "env_limits": limits_document(org.env_limits),
+        "key_limits": limits_document(org.key_limits),
+        "region_preferences": list(org.region_preferences),
+        "billing_enabled": org.billing_enabled,
     }
 
 
@@ -39,6 +65,32 @@ def environment_columns(env: Environment) -> dict[str, Any]:
         "allowed_models": list(env.allowed_models),
         "created_at": env.created_at,
         "limits": limits_document(env.limits),
+        "key_limits": limits_document(env.key_limits),
+    }
+
+
+def user_columns(user: User) -> dict[str, Any]:
+    return {
+        "id": user.id,
+        "org_id": user.org_id,
+        "email": user.email,
+        "name": user.name,
+        "role": user.role.value,
+        "status": user.status.value,
+        "created_at": user.created_at,
+        "limits": limits_document(user.limits),
+    }
+
+
+def operator_columns(operator: Operator) -> dict[str, Any]:
+    return {
+        "id": operator.id,
+        "name": operator.name,
+        "key_hash": operator.key_hash,
+        "prefix": operator.prefix,
+        "role": operator.role.value,
+        "status": operator.status.value,
+        "created_at": operator.created_at,
     }
 
 
@@ -57,11 +109,18 @@ def key_columns(key: ApiKey) -> dict[str, Any]:
         "created_at": key.created_at,
         "expires_at": key.expires_at,
         "limits": limits_document(key.limits),
+        "scoping": scoping_document(key.scoping),
+        "replaced_by": key.replaced_by,
+        "rotation_ref": key.rotation_ref,
     }
 
 
-def to_limits(row: RowMapping) -> Limits:
-    document = row["limits"]
+def to_scoping(document: dict[str, Any]) -> Scoping:
+    return msgspec.convert(document, Scoping) if document else UNSCOPED
+
+
+def to_limits(row: RowMapping, column: str = "limits") -> Limits:
+    document = row[column]
     return msgspec.convert(document, Limits) if document else NO_LIMITS  # one object for all that have none
 
 
@@ -74,6 +133,10 @@ def to_org(row: RowMapping) -> Org:
         billing_plan=row["billing_plan"],
         limits=to_limits(row),
         allowed_models=tuple(row["allowed_models"]),
+        env_limits=to_limits(row, "env_limits"),
+        key_limits=to_limits(row, "key_limits"),
+        region_preferences=tuple(row["region_preferences"]),
+        billing_enabled=row["billing_enabled"],
     )
 
 
@@ -87,7 +150,37 @@ def to_environment(row: RowMapping) -> Environment:
         region=row["region"],
         limits=to_limits(row),
         allowed_models=tuple(row["allowed_models"]),
+        key_limits=to_limits(row, "key_limits"),
     )
+
+
+def to_user(row: RowMapping) -> User:
+    return User(
+        id=UserId(row["id"]),
+        org_id=OrgId(row["org_id"]),
+        email=row["email"],
+        name=row["name"],
+        role=Role(row["role"]),
+        created_at=row["created_at"],
+        status=Status(row["status"]),
+        limits=to_limits(row),
+    )
+
+
+def to_operator(row: RowMapping) -> Operator:
+    return Operator(
+        id=OperatorId(row["id"]),
+        name=row["name"],
+        key_hash=bytes(row["key_hash"]),
+        prefix=row["prefix"],
+        role=Role(row["role"]),
+        status=Status(row["status"]),
+        created_at=row["created_at"],
+    )
+
+
+def to_plan(row: RowMapping) -> Plan:
+    return msgspec.convert(row["terms"], Plan)
 
 
 def to_key(row: RowMapping) -> ApiKey:
@@ -106,6 +199,9 @@ def to_key(row: RowMapping) -> ApiKey:
         limits=to_limits(row),
         expires_at=row["expires_at"],
         last_used_at=row.get("last_used_at"),
+        scoping=to_scoping(row["scoping"]),
+        replaced_by=None if row["replaced_by"] is None else KeyId(row["replaced_by"]),
+        rotation_ref=row["rotation_ref"],
     )
 
 
@@ -120,4 +216,6 @@ def to_entry(row: RowMapping) -> KeyEntry:
         region=row["region"],
         limits=to_limits(row),
         expires_at_s=None if expires_at is None else expires_at.timestamp(),
+        scoping=to_scoping(row["scoping"]),
+        user_id=None if row["created_by"] is None else UserId(row["created_by"]),
     )

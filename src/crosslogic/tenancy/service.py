@@ -1,29 +1,27 @@
-"""What an administrator may do with orgs, environments and keys, with every rule on names and numbers.
+"""What administrators may do with orgs, environments and keys.
 
-Invariant: a name that is stored can stand in a URL (`/{org}/{env}/{model}/v1/…`) and is never mistaken for an id
-or for one of our own paths.
+The rules on names and numbers are in `rules.py`; users, operators and plans in `accounts.py`.
 """
 
-import re
-from collections.abc import Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
+from typing import Any
 
 import msgspec
 
 from crosslogic.kernel.clock import Clock
 from crosslogic.kernel.errors import InvalidRequest
-from crosslogic.kernel.ids import KeyId, UserId, new_env_id, new_key_id, new_org_id
-from crosslogic.limits.model import NO_LIMITS, Dimension, Limits
-from crosslogic.tenancy import keys
-from crosslogic.tenancy.model import ApiKey, Environment, Org, Role, Status
+from crosslogic.kernel.ids import KeyId, OrgId, UserId, new_env_id, new_key_id, new_org_id
+from crosslogic.limits.model import NO_LIMITS, Limits
+from crosslogic.tenancy import keys, rows, rules
+from crosslogic.tenancy.accounts import AuditService, OperatorService, PlanService, UserService
+from crosslogic.tenancy.audit import SYSTEM, Actor
+from crosslogic.tenancy.audit_sql import AuditTrail
+from crosslogic.tenancy.model import UNSCOPED, ApiKey, Environment, Org, Plan, Role, Scoping, Status
 from crosslogic.tenancy.sql import TenancySql
+from crosslogic.tenancy.writing import Writer, not_found
 
-PAGE_LIMIT = 500
-MAX_MODELS = 1_000
-MAX_KEY_NAME = 200
-MAX_CEILING = 10**15  # far above any real rate, far below what the counters can hold
-RESERVED_NAMES = frozenset({"v1", "admin", "api", "console", "docs", "health", "metrics", "ready"})
-_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+DEFAULT_PLAN = "free"
 
 
 class CreatedKey(msgspec.Struct, frozen=True):
@@ -36,14 +34,42 @@ class CreatedKey(msgspec.Struct, frozen=True):
         return f"CreatedKey({self.key.id}, {self.key.prefix}…)"
 
 
+class RotatedKey(msgspec.Struct, frozen=True):
+    """The key that is in the place of another one; `token` is None where the rotation had been done before."""
+
+    key: ApiKey
+    token: str | None
+
+    def __repr__(self) -> str:
+        return f"RotatedKey({self.key.id}, {self.key.prefix}…)"
+
+
 class TenancyService:
     """Checks, then acts through `TenancySql`, whose errors it passes on. Orgs and environments are named by id or
     name. Raises InvalidRequest for input against the rules."""
 
-    def __init__(self, sql: TenancySql, hash_key: keys.KeyHasher, clock: Clock) -> None:
-        self._sql = sql
+    def __init__(
+        self,
+        sql: TenancySql,
+        hash_key: keys.KeyHasher,
+        clock: Clock,
+        configured_plans: Callable[[], Iterable[Plan]] = tuple,
+        actor: Actor = SYSTEM,
+    ) -> None:
+        trail = AuditTrail(actor, hash_key, clock)
+        writer = Writer(sql.engine, trail)
+        self._sql = sql.recording(trail)
         self._hash_key = hash_key
         self._clock = clock
+        self._configured_plans = configured_plans
+        self.users = UserService(writer, clock)
+        self.operators = OperatorService(writer, hash_key, clock)
+        self.plans = PlanService(writer, configured_plans, clock)
+        self.audit = AuditService(writer)
+
+    def acting_as(self, actor: Actor) -> "TenancyService":
+        """The same service; what it changes is written down as done by `actor`."""
+        return TenancyService(self._sql, self._hash_key, self._clock, self._configured_plans, actor)
 
     # orgs
 
@@ -51,19 +77,28 @@ class TenancyService:
         self,
         name: str,
         *,
-        billing_plan: str = "free",
+        billing_plan: str = DEFAULT_PLAN,
         limits: Limits = NO_LIMITS,
         allowed_models: Sequence[str] = (),
+        env_limits: Limits = NO_LIMITS,
+        key_limits: Limits = NO_LIMITS,
+        region_preferences: Sequence[str] = (),
+        billing_enabled: bool = True,
     ) -> Org:
-        _check_name(name)
+        rules.check_name(name)
+        await self.plans.check_known(billing_plan)
         org = Org(
             id=new_org_id(),
             name=name,
             status=Status.ACTIVE,
             created_at=self._clock.now(),
             billing_plan=billing_plan,
-            limits=_checked(limits),
-            allowed_models=_models(allowed_models),
+            limits=rules.checked(limits),
+            allowed_models=rules.models(allowed_models),
+            env_limits=rules.checked(env_limits, "env_limits"),
+            key_limits=rules.checked(key_limits, "key_limits"),
+            region_preferences=rules.regions(region_preferences),
+            billing_enabled=billing_enabled,
         )
         await self._sql.add_org(org)
         return org
@@ -76,10 +111,17 @@ class TenancyService:
         *,
         name_prefix: str = "",
         status: Status | None = None,
+        billing_plan: str | None = None,
         after: str | None = None,
         limit: int = 100,
     ) -> list[Org]:
-        return await self._sql.orgs(name_prefix=name_prefix, status=status, after=after, limit=_page_limit(limit))
+        return await self._sql.orgs(
+            name_prefix=name_prefix,
+            status=status,
+            billing_plan=billing_plan,
+            after=after,
+            limit=rules.page_limit(limit),
+        )
 
     async def change_org(
         self,
@@ -89,14 +131,21 @@ class TenancyService:
         limits: Limits | None = None,
         allowed_models: Sequence[str] | None = None,
         billing_plan: str | None = None,
+        env_limits: Limits | None = None,
+        key_limits: Limits | None = None,
+        region_preferences: Sequence[str] | None = None,
+        billing_enabled: bool | None = None,
     ) -> Org:
-        return await self._sql.change_org(
-            (await self._sql.org(org)).id,
-            status=status,
-            limits=None if limits is None else _checked(limits),
-            allowed_models=None if allowed_models is None else _models(allowed_models),
-            billing_plan=billing_plan,
-        )
+        """Change what is given; None leaves as it is."""
+        values = _changed(status, limits, allowed_models, env_limits=env_limits, key_limits=key_limits)
+        if region_preferences is not None:
+            values["region_preferences"] = list(rules.regions(region_preferences))
+        if billing_enabled is not None:
+            values["billing_enabled"] = billing_enabled
+        if billing_plan is not None:
+            await self.plans.check_known(billing_plan)
+            values["billing_plan"] = billing_plan
+        return await self._sql.change_org((await self._sql.org(org)).id, values)
 
     # environments
 
@@ -108,16 +157,18 @@ class TenancyService:
         region: str | None = None,
         limits: Limits = NO_LIMITS,
         allowed_models: Sequence[str] = (),
+        key_limits: Limits = NO_LIMITS,
     ) -> Environment:
-        _check_name(name)
+        rules.check_name(name)
         env = Environment(
             id=new_env_id(),
             org_id=(await self._sql.org(org)).id,
             name=name,
             created_at=self._clock.now(),
-            region=region,
-            limits=_checked(limits),
-            allowed_models=_models(allowed_models),
+            region=None if region is None else rules.region(region),
+            limits=rules.checked(limits),
+            allowed_models=rules.models(allowed_models),
+            key_limits=rules.checked(key_limits, "key_limits"),
         )
         await self._sql.add_environment(env)
         return env
@@ -131,6 +182,7 @@ class TenancyService:
         *,
         name_prefix: str = "",
         status: Status | None = None,
+        region: str | None = None,
         after: str | None = None,
         limit: int = 100,
     ) -> list[Environment]:
@@ -138,8 +190,9 @@ class TenancyService:
             (await self._sql.org(org)).id,
             name_prefix=name_prefix,
             status=status,
+            region=region,
             after=after,
-            limit=_page_limit(limit),
+            limit=rules.page_limit(limit),
         )
 
     async def change_environment(
@@ -150,13 +203,14 @@ class TenancyService:
         status: Status | None = None,
         limits: Limits | None = None,
         allowed_models: Sequence[str] | None = None,
+        key_limits: Limits | None = None,
+        region: str | None = None,
     ) -> Environment:
-        return await self._sql.change_environment(
-            (await self.environment(org, env)).id,
-            status=status,
-            limits=None if limits is None else _checked(limits),
-            allowed_models=None if allowed_models is None else _models(allowed_models),
-        )
+        """Change what is given; None leaves as it is."""
+        values = _changed(status, limits, allowed_models, key_limits=key_limits)
+        if region is not None:
+            values["region"] = rules.region(region)
+        return await self._sql.change_environment((await self.environment(org, env)).id, values)
 
     # keys
 
@@ -171,6 +225,7 @@ class TenancyService:
         limits: Limits = NO_LIMITS,
         expires_at: datetime | None = None,
         created_by: UserId | None = None,
+        scoping: Scoping = UNSCOPED,
         token: str | None = None,
     ) -> CreatedKey:
         """A key of the environment: `clsk_live_…` for the one named prod, `clsk_test_…` for all others.
@@ -188,40 +243,50 @@ class TenancyService:
             id=new_key_id(),
             org_id=environment.org_id,
             env_id=environment.id,
-            name=_key_name(name),
+            name=rules.shown_name(name),
             key_hash=self._hash_key(token.encode()),
             prefix=keys.shown_prefix(token),
             role=role,
             status=Status.ACTIVE,
             created_at=now,
             created_by=created_by,
-            region=region,
-            limits=_checked(limits),
-            expires_at=_expiry(expires_at, now),
+            region=None if region is None else rules.region(region),
+            limits=rules.checked(limits),
+            expires_at=rules.expiry(expires_at, now),
+            scoping=rules.scoping(scoping),
         )
         await self._sql.add_key(key)
         return CreatedKey(key, token)
 
-    async def rotate_key(self, key_id: KeyId) -> CreatedKey:
-        """A new key with all settings of this one, which is revoked in the same instant (document §19).
+    async def rotate_key(
+        self, key_id: KeyId, *, grace_s: float = 0.0, ref: str | None = None, org_id: OrgId | None = None
+    ) -> RotatedKey:
+        """A new key with all settings of this one, which works on for `grace_s` seconds (document §19).
 
-        Raises Conflict when it is revoked already.
+        Idempotent: repeated under the same `ref` (an Idempotency-Key), or without one within the grace, it makes no
+        second key and returns the first again, without its plain text: that is shown once. Whoever lost it rotates
+        the new key. Raises Conflict for a key that is revoked, expired or was rotated otherwise.
         """
-        old = await self._sql.key(key_id)
+        now = self._clock.now()
+        ends_at = rules.end_of_grace(grace_s, now)
+        old = await self._sql.key(key_id, org_id)
         token = keys.generate(keys.KeyKind(old.prefix.split("_")[1]))
         new = msgspec.structs.replace(
             old,
             id=new_key_id(),
             key_hash=self._hash_key(token.encode()),
             prefix=keys.shown_prefix(token),
-            created_at=self._clock.now(),
+            created_at=now,
             last_used_at=None,
+            replaced_by=None,
+            rotation_ref=None,
         )
-        await self._sql.add_key(new, replaces=old.id)
-        return CreatedKey(new, token)
+        earlier = await self._sql.rotate_key(old.id, new, now=now, ends_at=ends_at, ref=rules.reference(ref))
+        return RotatedKey(new, token) if earlier is None else RotatedKey(earlier, None)
 
-    async def key(self, key_id: KeyId) -> ApiKey:
-        return await self._sql.key(key_id)
+    async def key(self, key_id: KeyId, org_id: OrgId | None = None) -> ApiKey:
+        """Raises NotFound, also for a key of another org than `org_id`."""
+        return await self._sql.key(key_id, org_id)
 
     async def key_of_token(self, token: str) -> ApiKey | None:
         """The stored key that this plain text is, if any."""
@@ -234,6 +299,7 @@ class TenancyService:
         env: str | None = None,
         name_prefix: str = "",
         status: Status | None = None,
+        role: Role | None = None,
         after: str | None = None,
         limit: int = 100,
     ) -> list[ApiKey]:
@@ -246,60 +312,48 @@ class TenancyService:
             env_id=env_id,
             name_prefix=name_prefix,
             status=status,
+            role=role,
             after=after,
-            limit=_page_limit(limit),
+            limit=rules.page_limit(limit),
         )
 
-    async def change_key(self, key_id: KeyId, *, status: Status | None = None, limits: Limits | None = None) -> ApiKey:
-        """Suspend, take up again, revoke (for good), or limit. Raises Conflict for a revoked key."""
-        return await self._sql.change_key(key_id, status=status, limits=None if limits is None else _checked(limits))
+    async def change_key(
+        self,
+        key_id: KeyId,
+        *,
+        status: Status | None = None,
+        limits: Limits | None = None,
+        name: str | None = None,
+        scoping: Scoping | None = None,
+        org_id: OrgId | None = None,
+    ) -> ApiKey:
+        """Suspend, take up again, revoke (for good), limit, rename or scope anew. What a key is (its org, environment
+        and role) never changes. Raises Conflict for a revoked key, NotFound for one of another org than `org_id`."""
+        values = _changed(status, limits, None)
+        if name is not None:
+            values["name"] = rules.shown_name(name)
+        if scoping is not None:
+            values["scoping"] = rows.scoping_document(rules.scoping(scoping))
+        if not key_id.isascii() or not key_id.isprintable():
+            raise not_found("key")
+        if org_id is not None:
+            await self._sql.key(key_id, org_id)  # a key never moves to another org, so this stays true
+        return await self._sql.change_key(key_id, values)
 
 
-def _check_name(name: str) -> None:
-    if _NAME.fullmatch(name) is None or name in RESERVED_NAMES:
-        raise InvalidRequest(
-            "a name is 1 to 63 lower-case letters, digits and inner hyphens, and none of "
-            + ", ".join(sorted(RESERVED_NAMES)),
-            param="name",
-        )
-
-
-def _key_name(name: str) -> str:
-    name = name.strip()
-    if not 0 < len(name) <= MAX_KEY_NAME or not name.isprintable():
-        raise InvalidRequest(f"a key's name is 1 to {MAX_KEY_NAME} printable characters", param="name")
-    return name
-
-
-def _checked(limits: Limits) -> Limits:
-    for dimension in Dimension:
-        ceiling = limits.ceiling(dimension)
-        if ceiling is not None and not 0 <= ceiling <= MAX_CEILING:
-            raise InvalidRequest(f"{dimension} is 0 to {MAX_CEILING}", param=f"limits.{dimension}")
-    if not 0 < limits.burst_share <= 1:
-        raise InvalidRequest("burst_share is above 0 and at most 1", param="limits.burst_share")
-    return limits
-
-
-def _models(models: Sequence[str]) -> tuple[str, ...]:
-    if len(models) > MAX_MODELS or any(not 0 < len(model) <= MAX_KEY_NAME for model in models):
-        raise InvalidRequest(
-            f"at most {MAX_MODELS} models, each named in 1 to {MAX_KEY_NAME} characters", param="allowed_models"
-        )
-    return tuple(dict.fromkeys(models))
-
-
-def _expiry(expires_at: datetime | None, now: datetime) -> datetime | None:
-    if expires_at is None:
-        return None
-    if expires_at.tzinfo is None:
-        raise InvalidRequest("give the time zone of expires_at, as in 2030-01-01T00:00:00Z", param="expires_at")
-    if expires_at <= now:
-        raise InvalidRequest("expires_at lies in the past", param="expires_at")
-    return expires_at.astimezone(UTC)
-
-
-def _page_limit(limit: int) -> int:
-    if not 1 <= limit <= PAGE_LIMIT:
-        raise InvalidRequest(f"limit is between 1 and {PAGE_LIMIT}", param="limit")
-    return limit
+def _changed(
+    status: Status | None,
+    limits: Limits | None,
+    allowed_models: Sequence[str] | None,
+    **more_limits: Limits | None,
+) -> dict[str, Any]:
+    """The columns of what is given."""
+    values: dict[str, Any] = {}
+    if status is not None:
+        values["status"] = status.value
+    if allowed_models is not None:
+        values["allowed_models"] = list(rules.models(allowed_models))
+    for name, each in {"limits": limits, **more_limits}.items():
+        if each is not None:
+            values[name] = rows.limits_document(rules.checked(each, name))
+    return values

@@ -11,7 +11,14 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from crosslogic.kernel.ids import KeyId
 from crosslogic.store.changes import Change, ChangeFeed
 from crosslogic.tenancy.directory import Directory, KeyEntry
-from crosslogic.tenancy.sql import ENVIRONMENT_CHANGED, KEY_CHANGED, ORG_CHANGED, TenancySql
+from crosslogic.tenancy.sql import (
+    ENVIRONMENT_CHANGED,
+    KEY_CHANGED,
+    ORG_CHANGED,
+    PLAN_CHANGED,
+    USER_CHANGED,
+    TenancySql,
+)
 
 # Rows become values in the event loop's thread: a page is small enough (about 10 ms) not to be felt by requests.
 _PAGE = 500
@@ -39,20 +46,28 @@ class DirectorySync:
     async def _load(self) -> None:
         orgs = await self._sql.all_orgs()
         environments = await self._sql.all_environments()
+        users = await self._sql.all_users()
+        plans = await self._sql.all_plans()
         entries: list[KeyEntry] = []
         page = await self._sql.entries_after("", _PAGE)
         while page:
             entries += page
             page = await self._sql.entries_after(page[-1].id, _PAGE)
-        self._directory.replace(orgs, environments, entries)
+        self._directory.replace(orgs, environments, entries, users)
+        self._directory.store_plans(plans)
 
     async def _apply(self, changes: Sequence[Change]) -> None:
+        if any(change.kind == PLAN_CHANGED for change in changes):
+            self._directory.store_plans(await self._sql.all_plans())
         for ids in _pages(changes, ORG_CHANGED):
             for org in await self._sql.all_orgs(ids):
                 self._directory.put_org(org)
         for ids in _pages(changes, ENVIRONMENT_CHANGED):
             for env in await self._sql.all_environments(ids):
                 self._directory.put_environment(env)
+        for ids in _pages(changes, USER_CHANGED):
+            for user in await self._sql.all_users(ids):
+                self._directory.put_user(user)
         for ids in _pages(changes, KEY_CHANGED):
             found = {entry.id: entry for entry in await self._sql.entries(ids)}
             for key_id in ids:
