@@ -42,3 +42,5 @@ class Backend(msgspec.Struct, frozen=True):
     """`stream_options.continuous_usage_stats`: usage in every chunk, so that a cut stream is billed exactly."""
     sends_done: bool = True
     """Streams end with `[DONE]`. Where False, an end without it after a finish reason is a whole answer."""
+    accepts_cache_salt: bool = False
+    """The body may carry `cache_salt`, which keeps prefix caches of different salts apart (`cache/salt.py`)."""

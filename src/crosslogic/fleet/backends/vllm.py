@@ -18,4 +18,5 @@ VLLM = Backend(
     },
     tokenize_path="/tokenize",
     supports_continuous_usage=True,
+    accepts_cache_salt=True,
 )
