@@ -1,14 +1,17 @@
 """Queues on counted places, and callers that take a turn, hold it and give it back."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
 
 from crosslogic.queueing.desk import Desk
 from crosslogic.queueing.fair_queue import FairQueue
 from crosslogic.queueing.lanes import NO_LANE, Lane
+from crosslogic.queueing.memory import MemoryQueue
 from crosslogic.queueing.model import Bounds, Shed, TrafficClass, Turn, TurnAsk
 from crosslogic.queueing.policies import policy
 from crosslogic.queueing.ports import TurnQueue
+from tests.contract.limits_rig import eventually
 
 LINE = "m"
 
@@ -41,6 +44,10 @@ class Worker:
         self.places = places
         self.served: list[str] = []
 
+    def waiting_by_tenant(self) -> dict[str, int]:
+        assert isinstance(self.queue, MemoryQueue)
+        return self.queue.desk.queue.waiting_by_tenant()
+
     async def begin(self, ask: TurnAsk) -> Turn | Shed:
         """Take a turn, and with it a place."""
         answer = await self.queue.turn(ask)
@@ -66,18 +73,27 @@ class Worker:
 
 
 class Rig:
-    """Workers that share what they know, and how long that takes."""
+    """Workers that share what they know."""
 
-    def __init__(self, workers: Sequence[Worker], settle_s: float) -> None:
+    def __init__(self, workers: Sequence[Worker]) -> None:
         self.workers = workers
-        self._settle_s = settle_s
 
     def __getitem__(self, number: int) -> Worker:
         return self.workers[number % len(self.workers)]
 
     async def told(self) -> None:
-        """Let news reach the other workers."""
-        await asyncio.sleep(self._settle_s)
+        """Wait until each worker knows what waits with the others."""
+        await eventually(lambda: all(self._knows(worker) for worker in self.workers))
+
+    def _knows(self, worker: Worker) -> bool:
+        elsewhere: Counter[str] = Counter()
+        for other in self.workers:
+            if other is not worker:
+                elsewhere.update(other.waiting_by_tenant())
+        queue = worker.queue
+        assert isinstance(queue, MemoryQueue)
+        known = queue.desk.queue
+        return known.elsewhere == elsewhere.total() and known.elsewhere_by_tenant == elsewhere
 
 
 _numbers = iter(range(1, 10**9))

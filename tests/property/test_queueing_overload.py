@@ -17,7 +17,7 @@ REQUESTS_PER_S = 42.0  # what two nodes with 16 places each complete of 300 + 10
 PLACES = 16
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", [1, 2])
 @pytest.mark.parametrize("habit", [None, 4096], ids=["asks for what it uses", "asks for the maximum"])
 def test_a_tenant_that_floods_ten_fold_gets_no_more_than_its_equals(seed: int, habit: int | None) -> None:
     """Eight equal tenants, each asking for a little more than its share, and one of them for ten times that."""
@@ -25,7 +25,7 @@ def test_a_tenant_that_floods_ten_fold_gets_no_more_than_its_equals(seed: int, h
     tenants = [Tenant(f"t{i}", each_per_s) for i in range(7)]
     tenants.append(Tenant("flood", 10 * each_per_s, declared_tokens=habit))
     fleet = Fleet(seed=seed, bounds=Bounds(2000, 200))
-    fleet.run(tenants, 90.0, measure_from_s=15.0)
+    fleet.run(tenants, 60.0, measure_from_s=12.0)
     shares = [fleet.served[tenant.name] for tenant in tenants]
     assert jain(shares) >= 0.98
     assert fleet.served["flood"] <= 1.05 * statistics.mean(shares)
@@ -51,7 +51,7 @@ def test_a_tenant_that_was_away_gets_its_share_and_no_arrears() -> None:
     assert jain([after[name] for name in ("a", "b", "late")]) >= 0.98
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(weights=st.lists(st.sampled_from([1.0, 2.0, 3.0, 5.0, 8.0]), min_size=2, max_size=5), seed=st.integers(0, 999))
 def test_weights_are_honoured_within_five_percent(weights: list[float], seed: int) -> None:
     tenants = [
@@ -59,7 +59,7 @@ def test_weights_are_honoured_within_five_percent(weights: list[float], seed: in
         for i, weight in enumerate(weights)
     ]
     fleet = Fleet(seed=seed, bounds=Bounds(2000, 300))
-    fleet.run(tenants, 80.0, measure_from_s=15.0)
+    fleet.run(tenants, 70.0, measure_from_s=12.0)
     total = sum(fleet.served.values())
     for tenant, weight in zip(tenants, weights, strict=True):
         assert fleet.served[tenant.name] / total == pytest.approx(weight / sum(weights), rel=0.05)
@@ -84,7 +84,7 @@ def test_every_request_is_served_or_refused_by_its_deadline(
         Tenant("reserved", per_s, traffic=TrafficClass.RESERVED, patience_s=patience_s),
     ]
     fleet = Fleet(order=order, seed=seed, bounds=Bounds(waiting, waiting), lane=Lane(8, 2))
-    fleet.run(tenants, 12.0, drain=True)
+    fleet.run(tenants, 8.0, drain=True)
     assert len(fleet.desk.queue) == 0
     assert fleet.free("") == fleet.total("")
     for request in fleet.requests:
@@ -124,7 +124,7 @@ def test_the_wait_that_is_told_is_within_thirty_percent(order: str, load: float)
         for i in range(5)
     ]
     fleet = Fleet(order=order, seed=11, bounds=Bounds(400, 80))
-    fleet.run(tenants, 90.0, measure_from_s=10.0)
+    fleet.run(tenants, 60.0, measure_from_s=10.0)
     errors = [
         abs(request.told_wait_s - (request.started_s - request.arrived_s)) / (request.started_s - request.arrived_s)
         for request in fleet.requests

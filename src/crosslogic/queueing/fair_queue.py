@@ -5,7 +5,8 @@ Invariants:
   with them, the bounds hold over all of them, as far as the reports go.)
 - What was queued leaves exactly once: by `start`, `remove`, `expire`, or displaced by a higher class.
 - `next` gives nothing whose deadline has passed.
-- Reserved requests give way to nobody, and are shed only where nothing but reserved ones wait.
+- Reserved requests give way to nobody. They are refused only at their own bounds (of their tenant, their deadline),
+  or where nothing but reserved ones wait.
 
 A line (a set of nodes) has two lanes, reserved and shared, each with an order of its own; reserved goes first.
 """
@@ -127,7 +128,7 @@ class FairQueue:
                 return Shed(ShedReason.QUEUE_FULL, self._retry_after(line.shared.per_s, 1.0))
         self._add(ask, line, now_s)
         position, wait_s = line.position(ask), line.wait_s(ask)
-        if wait_s is not None and wait_s > ask.deadline_s - now_s:
+        if wait_s is not None and wait_s > ask.deadline_s - now_s and ask.traffic is not _RESERVED:
             self._drop(ask)
             return Shed(ShedReason.DEADLINE, _polite(wait_s - (ask.deadline_s - now_s)))
         if displaced is not None:

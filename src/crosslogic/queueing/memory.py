@@ -86,8 +86,8 @@ class MemoryQueue:
         if ask.on_wait is not None and self._reporting is None:
             self._reporting = self._loop.call_later(self._report_every_s, self._report)
         put_back = self.desk.preempt_for(ask)
-        if put_back is not None and put_back.ask.on_preempt is not None:
-            self._loop.call_soon(put_back.ask.on_preempt)
+        if put_back is not None:
+            self._loop.call_soon(_put_back, put_back)
         try:
             answer = await waiter.answered
         except asyncio.CancelledError:
@@ -161,3 +161,9 @@ class MemoryQueue:
                 standing = self.desk.queue.standing(ask.id, now_s)
                 if standing is not None and standing.waited_s >= self._report_every_s:
                     ask.on_wait(standing)
+
+
+def _put_back(turn: Turn) -> None:
+    """Unless it has ended, or sent something, since that was decided."""
+    if turn.open and not turn.sent and turn.ask.on_preempt is not None:
+        turn.ask.on_preempt()

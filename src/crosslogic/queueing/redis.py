@@ -5,8 +5,9 @@ workers share. Every `sync_s` it tells Redis in one call what it charged and wha
 of the others; nothing on the path of a request waits for that. One call is under way at a time.
 
 How stale that is: a worker decides by what the others had charged at most `sync_s` and a round trip ago (`calm_s`
-while nobody waits anywhere). In that time each worker may overshoot the bounds by what arrives at it, and a tenant
-may have been served by each worker once more than its share.
+while nobody waits anywhere); where more than 64 tenants wait here, each is asked about in turn, so with n tenants at
+most n/64 times as long ago. What waits elsewhere is known as a whole after `sync_s`, of each tenant after
+`lengths_every_s`; in that time each worker may overshoot the bounds by what arrives at it.
 
 Without Redis (an error, or no answer within `wait_s`) each worker goes on alone: fair among the tenants that wait
 here, with an equal share of the bounds (1/N of the workers it last knew). What it charged meanwhile is told when
@@ -55,6 +56,7 @@ class RedisQueue(MemoryQueue):
         prefix: str = "{crosslogic:queue}:",
         sync_s: float = 0.02,
         calm_s: float = 0.1,
+        lengths_every_s: float = 0.1,
         heartbeat_s: float = 1.0,
         dead_after_s: float = 5.0,
         wait_s: float = 0.25,
@@ -67,6 +69,7 @@ class RedisQueue(MemoryQueue):
         self._prefix = prefix
         self._sync_s = sync_s
         self._calm_s = calm_s
+        self._lengths_every_s = lengths_every_s
         self._heartbeat_s = heartbeat_s
         self._dead_after_s = dead_after_s
         self._wait_s = wait_s
@@ -76,6 +79,8 @@ class RedisQueue(MemoryQueue):
         self._sent: Report | None = None
         self._told_s = float("-inf")
         self._told_waiting = 0
+        self._lengths_at_s = float("-inf")
+        self._number = 0
         self._logged_s = float("-inf")
         self._closing = False
         self.workers = 1  # alive, this one included, as last heard
@@ -92,7 +97,7 @@ class RedisQueue(MemoryQueue):
                 while self._sent is not None:
                     await asyncio.sleep(self._sync_s)
                 if not self.degraded:
-                    self._send(share.write(self.desk.queue, self._prefix, self._session, 1.0, self._now_s()))
+                    self._send(self._write())
                     self._send(share.write_farewell(self._prefix, self._session))
                 while self._sent is not None:
                     await asyncio.sleep(self._sync_s)
@@ -110,7 +115,23 @@ class RedisQueue(MemoryQueue):
         news = len(queue) or self._told_waiting or share.has_news(queue)
         if not due and (self.degraded or not news):
             return
-        self._send(share.write(queue, self._prefix, self._session, self._dead_after_s, now_s))
+        self._send(self._write())
+
+    def _write(self) -> Report:
+        now_s = self._now_s()
+        lengths = now_s - self._lengths_at_s >= self._lengths_every_s
+        if lengths:
+            self._lengths_at_s = now_s
+        self._number += 1
+        return share.write(
+            self.desk.queue,
+            self._prefix,
+            self._session,
+            self._number,
+            self._dead_after_s,
+            now_s,
+            lengths=lengths,
+        )
 
     def _send(self, report: Report, whole_script: bool = False) -> None:
         self._sent = report

@@ -14,7 +14,8 @@ from crosslogic.queueing.fair_queue import FairQueue
 from crosslogic.queueing.weighted_fair import WeightedFair
 
 SCRIPT = files("crosslogic.queueing").joinpath("share.lua").read_text(encoding="utf-8")
-MAX_TENANTS = 500  # of one lane in one report; the rest follows in the next
+MAX_CHANGES = 500  # of one lane in one report; the rest follows in the next
+MAX_QUESTIONS = 64  # tenants of one lane that wait here and did not change: asked about in rotation
 
 _encode = msgspec.msgpack.Encoder().encode
 _UNCHANGED = Change()
@@ -43,7 +44,7 @@ class Answer(msgspec.Struct, array_like=True):
     epoch: float
     workers: int
     elsewhere: int
-    elsewhere_by_tenant: list[str | int]
+    elsewhere_by_tenant: list[str | int] | bool  # False: was not asked for
     lanes: list[list[float]]
 
 
@@ -55,29 +56,31 @@ def has_news(queue: FairQueue) -> bool:
     return any(counters.changes for _, _, counters in _shared_lanes(queue))
 
 
-def write(queue: FairQueue, prefix: str, session: str, dead_after_s: float, now_s: float) -> Report:
-    """The next report. Takes the changes out of the counters."""
+def write(
+    queue: FairQueue, prefix: str, session: str, number: int, dead_after_s: float, now_s: float, *, lengths: bool
+) -> Report:
+    """The next report. Takes the changes out of the counters. `lengths`: with what waits of each tenant."""
     lanes: list[_LaneReport] = []
     for name, order, counters in _shared_lanes(queue):
         if not counters.changes and not len(order):
             continue
         changes = counters.take_changes()
-        if len(changes) > MAX_TENANTS:
+        if len(changes) > MAX_CHANGES:
             names = list(changes)
-            counters.put_back({tenant: changes.pop(tenant) for tenant in names[MAX_TENANTS:]})
-        interested = [tenant for tenant in order.tenants if tenant not in changes][: MAX_TENANTS - len(changes)]
-        lanes.append(_LaneReport(f"{prefix}{name}", order, counters, changes, [*changes, *interested]))
-    tenants: list[str | int] = []
-    for tenant, count in queue.waiting_by_tenant().items():
-        tenants += (tenant, count)
+            counters.put_back({tenant: changes.pop(tenant) for tenant in names[MAX_CHANGES:]})
+        asked = [tenant for tenant in _in_rotation(order.tenants, number) if tenant not in changes]
+        lanes.append(_LaneReport(f"{prefix}{name}", order, counters, changes, [*changes, *asked]))
+    tenants: list[str | int] | bool = False
+    if lengths:
+        tenants = [part for pair in queue.waiting_by_tenant().items() for part in pair]
     rows = [[lane.counters.virtual, *_flat(lane)] for lane in lanes]
     payload = _encode((session, dead_after_s * 1e6, len(queue), tenants, rows))
-    return Report(lanes, [f"{prefix}workers", *(lane.key for lane in lanes)], payload, now_s)
+    return Report(lanes, [*_heads(prefix), *(lane.key for lane in lanes)], payload, now_s)
 
 
 def write_farewell(prefix: str, session: str) -> Report:
     """The last report: this worker counts no more."""
-    return Report([], [f"{prefix}workers"], _encode((session, 0.0, -1, [], [])), 0.0)
+    return Report([], _heads(prefix), _encode((session, 60e6, -1, [], [])), 0.0)
 
 
 def read(reply: bytes) -> Answer:
@@ -92,7 +95,8 @@ def learn(queue: FairQueue, report: Report, answer: Answer, *, forgotten: bool) 
             counters.tell_all()
     flat = answer.elsewhere_by_tenant
     queue.elsewhere = answer.elsewhere
-    queue.elsewhere_by_tenant = {str(flat[i]): int(flat[i + 1]) for i in range(0, len(flat), 2)}
+    if isinstance(flat, list):
+        queue.elsewhere_by_tenant = {str(flat[i]): int(flat[i + 1]) for i in range(0, len(flat), 2)}
     for lane, (virtual, *values) in zip(report.lanes, answer.lanes, strict=True):
         lane.counters.virtual = max(lane.counters.virtual, virtual)
         for tenant, value in zip(lane.names, values, strict=True):
@@ -112,6 +116,18 @@ def _shared_lanes(queue: FairQueue) -> Iterator[tuple[str, WeightedFair, SharedC
             order = lane.order
             if isinstance(order, WeightedFair) and isinstance(order.counters, SharedCounters):
                 yield f"{kind}:{name}", order, order.counters
+
+
+def _heads(prefix: str) -> list[str]:
+    return [f"{prefix}workers", f"{prefix}waiting"]
+
+
+def _in_rotation(tenants: list[str], number: int) -> list[str]:
+    """Another few with each report, until all have been asked about."""
+    if len(tenants) <= MAX_QUESTIONS:
+        return tenants
+    start = number * MAX_QUESTIONS % len(tenants)
+    return (tenants[start:] + tenants[:start])[:MAX_QUESTIONS]
 
 
 def _flat(lane: _LaneReport) -> Iterator[str | float]:
