@@ -75,7 +75,7 @@ class Cloud:
                     return found
             return None
 
-        return eventually(find) or {}
+        return eventually(find)
 
     def rows(self) -> list[Row]:
         """The whole ledger, oldest first."""
@@ -93,7 +93,7 @@ class Cloud:
 
     def row(self, request_id: str) -> Row:
         """The ledger's row of a request, once it is there."""
-        return eventually(lambda: next((row for row in self.rows() if row["request_id"] == request_id), None)) or {}
+        return eventually(lambda: next((row for row in self.rows() if row["request_id"] == request_id), None))
 
 
 class EmbeddedCloud(Cloud):

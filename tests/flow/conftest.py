@@ -3,6 +3,7 @@
 cloud       `crosslogic up` as a newcomer starts it, with four simulated nodes of two models
 scripted    servers in this process that answer as a test tells them
 tuned       `crosslogic up --config` on the scripted nodes, with short timeouts
+production  control and two gateway workers, over PostgreSQL and Redis
 """
 
 from collections.abc import Iterator
@@ -11,8 +12,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.conftest import _scratch
 from tests.flow.clouds import EmbeddedCloud
 from tests.flow.processes import Program, free_port
+from tests.flow.production import Production
 from tests.flow.scripted import ScriptedNodes
 
 SCRIPTED_NODES = 5
@@ -54,3 +57,10 @@ def tuned(tmp_path_factory: pytest.TempPathFactory, scripted: ScriptedNodes) -> 
     running = start_up(directory, "--config", config)
     yield running
     running.program.kill()
+
+
+@pytest.fixture(scope="session")
+def production(_postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Production]:
+    for database_url in _scratch(_postgres):
+        with Production(tmp_path_factory.mktemp("production"), database_url) as running:
+            yield running
