@@ -41,7 +41,9 @@ class Upstreams:
     def request(self, node: Node, call: Call, exchange: Exchange, request_id: str) -> bytes:
         """The whole request for the node. The caller's credentials never go there."""
         head = self._known_head(node, call.endpoint.path)
-        forwarded = [b"%b: %b\r\n" % header for header in exchange.headers if header[0] in self._forwarded]
+        forwarded = [
+            b"%b: %b\r\n" % (name, value) for name in self._forwarded if (value := exchange.header(name)) is not None
+        ]
         length = b"content-length: %d\r\n\r\n" % len(call.body)
         return b"".join((head, b"x-request-id: ", request_id.encode(), b"\r\n", *forwarded, length, call.body))
 

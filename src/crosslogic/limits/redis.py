@@ -42,10 +42,12 @@ from crosslogic.limits.bucket import Reservation
 from crosslogic.limits.model import Admitted, Rejected, Scope
 from crosslogic.limits.plan import Plan, PlanBook
 from crosslogic.net.redis import RedisConnection, Reply
+from crosslogic.net.turns import after_turns
 
 logger = logging.getLogger(__name__)
 
 SCRIPT_SHA = hashlib.sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()
+GATHER_TURNS = 4  # of the event loop: the more there is to do, the more admissions travel together
 PROBE_S = 0.1
 REASSERT_S = 600.0
 SECOND_LOOK_S = 0.005
@@ -138,8 +140,7 @@ class RedisLimiter:
                 self._watch = self._loop.call_later(self._wait_s, self._check_wait)
         self._asks.append(Ask(plan, tokens, answered))
         if not self._flushing and self._sent is None:
-            self._flushing = True
-            self._loop.call_soon(self._flush)
+            self._flush_soon()
         try:
             return await answered
         except asyncio.CancelledError:
@@ -178,6 +179,11 @@ class RedisLimiter:
         self._closed = True
 
     # --- talking to Redis ---------------------------------------------------------------------------------------
+
+    def _flush_soon(self) -> None:
+        if not self._flushing:
+            self._flushing = True
+            after_turns(self._loop, GATHER_TURNS, self._flush)
 
     def _flush(self) -> None:
         self._flushing = False
@@ -255,7 +261,9 @@ class RedisLimiter:
         self._drained.set()
 
     def _go_on(self) -> None:
-        if self._asks or (self._news and (self._closing or not self._settling)):
+        if self._asks and not self._closing:
+            self._flush_soon()
+        elif self._asks or (self._news and (self._closing or not self._settling)):
             self._send(self._write())
 
     def _answer(self, batch: Batch, answer: batches.Answer) -> None:
@@ -333,6 +341,9 @@ class RedisLimiter:
         if sent is not None and sent.asks and not sent.abandoned:
             since_s = sent.asked_s
         elif self._asks:
+            if sent is None:  # it was this process that stood still, before the call even left
+                self._asks_since_s = self._now_s()
+                self._flush()
             since_s = self._asks_since_s
         else:
             return

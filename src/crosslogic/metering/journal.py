@@ -25,8 +25,10 @@ from crosslogic.metering.frames import Entry, write_frame
 from crosslogic.metering.model import Intent, UsageRecord
 from crosslogic.metering.segment import LifeLock, Segment, SegmentName, life_name
 from crosslogic.metering.sync import OpenSync, open_sync
+from crosslogic.net.turns import after_turns
 
 SEGMENT_BYTES = 8 << 20
+GATHER_TURNS = 4  # of the event loop: the more there is to do, the more records share a commit
 # An intent alone wakes nobody: it waits for the next record, or this long. A gateway that dies sooner after a
 # dispatch than this leaves no trace of the request, which by then has generated nothing.
 INTENT_DELAY_S = 0.005
@@ -152,7 +154,7 @@ class FileJournal:
         if not self._busy:
             self._busy = True
             # At the end of this turn of the loop, so that everything the turn brings goes in one commit.
-            self._loop.call_soon(self._commit)
+            after_turns(self._loop, GATHER_TURNS, self._commit)
         return waiter
 
     async def close(self) -> None:
@@ -237,7 +239,7 @@ class FileJournal:
             records = len(waiters) - waiters.count(None)
             self.on_commit(time.monotonic() - self._flying_since_s, records)
         if self._awaited or len(self._entries) >= BATCH_ENTRIES or self._closing.is_set():
-            self._loop.call_soon(self._commit)
+            after_turns(self._loop, GATHER_TURNS, self._commit)
         else:
             self._rest()
 
@@ -261,7 +263,7 @@ class FileJournal:
         if self._segment is None:
             self._refusing = True
         else:
-            self._loop.call_soon(self._commit)
+            after_turns(self._loop, GATHER_TURNS, self._commit)
 
     def _advance(self) -> None:
         """Go on with the prepared segment, or without any until one is there."""

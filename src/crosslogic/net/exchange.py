@@ -22,6 +22,7 @@ class Exchange:
 
     __slots__ = (
         "_bodiless",
+        "_by_name",
         "_chunked",
         "_connection",
         "_keep_alive",
@@ -62,6 +63,7 @@ class Exchange:
         self.on_closed: Callable[[], None] | None = None
         self.on_pause: Callable[[], None] | None = None
         self.on_resume: Callable[[], None] | None = None
+        self._by_name: dict[bytes, bytes] | None = None
         self._connection = connection
         self._keep_alive = keep_alive
         self._chunked = False
@@ -69,10 +71,10 @@ class Exchange:
 
     def header(self, name: bytes) -> bytes | None:
         """The first header of this name (given in lower case), or None."""
-        for key, value in self.headers:
-            if key == name:
-                return value
-        return None
+        by_name = self._by_name
+        if by_name is None:
+            by_name = self._by_name = dict(reversed(self.headers))
+        return by_name.get(name)
 
     @property
     def alive(self) -> bool:
