@@ -6,7 +6,8 @@ Invariants, for any cut of the same bytes into packets:
   caller can be shown it only after the usage record is durable;
 - nothing that follows an error, or an event that is not JSON, is let through.
 
-Most packets are one plain event: they are recognised by a few byte searches and never parsed.
+Each event is decoded once, in passing, into the few fields that matter here, and relayed as the bytes that came:
+that costs under a microsecond, less than searching those bytes for what would make them interesting.
 """
 
 import re
@@ -31,7 +32,7 @@ class Fate(Enum):
 
 
 class StreamReader:
-    """Framing and state common to the dialects; they override `_is_plain` and `_read`."""
+    """Framing and state common to the dialects; they override `_read`."""
 
     def __init__(self, *, asked_for_usage: bool) -> None:
         self.usage: Usage | None = None
@@ -55,10 +56,11 @@ class StreamReader:
             data = self._keep_partial(data)
         if not data:
             return b""
-        if not self.ended and self._is_plain(data):
-            self.events_counted += data.count(b"\n\n")
-            return data
-        return self._feed_events(data)
+        if data.find(b"\n") == len(data) - 2 and data[:7] == b"data: {":
+            return self._take_event(data, data[6:-2])  # nearly every packet: one event of one line
+        pieces = _SEPARATOR.split(data)
+        events = zip(pieces[0::2], pieces[1::2], strict=False)
+        return b"".join([self._take_event(body + separator, _data_of(body)) for body, separator in events])
 
     @property
     def complete(self) -> bool:
@@ -74,44 +76,37 @@ class StreamReader:
             self.failed = True
         return data[:cut]
 
-    def _feed_events(self, data: bytes) -> bytes:
-        """The careful way: event by event."""
-        passed: list[bytes] = []
-        pieces = _SEPARATOR.split(data)
-        for body, separator in zip(pieces[0::2], pieces[1::2], strict=False):
-            event = body + separator
-            if self.ended:
-                self._after_end(event)
-                continue
-            fate = self._fate(body)
-            if fate is Fate.PASS:
-                passed.append(event)
-            elif fate is Fate.END:
-                self.ended = True
-                self.held_end += event
-            elif fate is Fate.FAIL:
-                self.failed = True
-                break
-        return b"".join(passed)
+    def _take_event(self, event: bytes, data: bytes | None) -> bytes:
+        """One whole event and the data in it; returns what may be sent of it."""
+        if self.ended:
+            self._after_end(event)
+            return b""
+        fate = Fate.FAIL if self.failed else self._fate(data)
+        if fate is Fate.PASS:
+            return event
+        if fate is Fate.END:
+            self.ended = True
+            self.held_end = event
+        elif fate is Fate.FAIL:
+            self.failed = True
+        return b""
 
     def _after_end(self, event: bytes) -> None:
         """What comes after the last event (vLLM's `[DONE]` after `response.completed`) belongs to the end."""
         if len(self.held_end) + len(event) <= MAX_EVENT_BYTES:
             self.held_end += event
 
-    def _fate(self, event: bytes) -> Fate:
-        data = _data_of(event)
+    def _fate(self, data: bytes | None) -> Fate:
         if data is None:
             return Fate.PASS  # a comment, or an event without data
         if data == b"[DONE]":
             return Fate.END
         try:
             return self._read(data)
+        except msgspec.ValidationError:
+            return Fate.PASS  # an engine's own invention: JSON, but of a type that nobody expects
         except (msgspec.DecodeError, RecursionError):
             return Fate.FAIL
-
-    def _is_plain(self, data: bytes) -> bool:
-        raise TypeError("a dialect must say which events are plain")
 
     def _read(self, data: bytes) -> Fate:
         raise TypeError("a dialect must say what an event means")
@@ -125,14 +120,14 @@ def _data_of(event: bytes) -> bytes | None:
     return b"\n".join(lines) if lines else None
 
 
-class _ChunkDelta(msgspec.Struct):
+class _ChunkDelta(msgspec.Struct, gc=False):
     role: object = None
     content: object = None
     reasoning_content: object = None
     tool_calls: object = None
 
 
-class _Choice(msgspec.Struct):
+class _Choice(msgspec.Struct, gc=False):
     finish_reason: str | None = None
     delta: _ChunkDelta | None = None
     text: object = None
@@ -149,7 +144,7 @@ class _Choice(msgspec.Struct):
         return delta.role is None and self.finish_reason is None
 
 
-class _Chunk(msgspec.Struct):
+class _Chunk(msgspec.Struct, gc=False):
     choices: list[_Choice] = []
     usage: OpenAiUsage | None = None
     error: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
@@ -160,19 +155,6 @@ class OpenAiStream(StreamReader):
 
     _chunks = msgspec.json.Decoder(_Chunk)
 
-    def _is_plain(self, data: bytes) -> bool:
-        return (
-            data[:7] == b"data: {"
-            and data[-3:] == b"}\n\n"
-            and b'"usage":{' not in data
-            and b'finish_reason":"' not in data
-            and b'"usage": {' not in data
-            and b'finish_reason": "' not in data
-            and b'"error"' not in data
-            and b'"role"' not in data
-            and data.count(b"}\n\ndata: {") == data.count(b"\n\n") - 1
-        )
-
     def _read(self, data: bytes) -> Fate:
         chunk = self._chunks.decode(data)
         if chunk.error is not msgspec.UNSET and chunk.error != b"null":
@@ -181,11 +163,12 @@ class OpenAiStream(StreamReader):
             self.usage = chunk.usage.usage() or self.usage
             if not chunk.choices:
                 return Fate.PASS if self._asked_for_usage else Fate.DROP
+        carries_tokens = False
         for choice in chunk.choices:
             if choice.finish_reason is not None:
                 self.finish_reason = choice.finish_reason
-        if any(choice.carries_tokens() for choice in chunk.choices):
-            self.events_counted += 1
+            carries_tokens = carries_tokens or choice.carries_tokens()
+        self.events_counted += carries_tokens
         return Fate.PASS
 
 
@@ -204,11 +187,6 @@ class ResponsesStream(StreamReader):
     """`/v1/responses`: every event names its type; the last one carries the whole response with its usage."""
 
     _events = msgspec.json.Decoder(_ResponsesEvent)
-
-    def _is_plain(self, data: bytes) -> bool:
-        return data.startswith(b"event: response.output_text.delta\n") and data.count(b"\nevent: ") == data.count(
-            b"\nevent: response.output_text.delta\n"
-        )
 
     def _read(self, data: bytes) -> Fate:
         event = self._events.decode(data)
@@ -248,11 +226,6 @@ class MessagesStream(StreamReader):
     def __init__(self, *, asked_for_usage: bool) -> None:
         super().__init__(asked_for_usage=asked_for_usage)
         self._counts = MessagesUsage()
-
-    def _is_plain(self, data: bytes) -> bool:
-        return data.startswith(b"event: content_block_delta\n") and data.count(b"\nevent: ") == data.count(
-            b"\nevent: content_block_delta\n"
-        )
 
     def _read(self, data: bytes) -> Fate:
         event = self._events.decode(data)
