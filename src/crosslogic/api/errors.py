@@ -67,6 +67,7 @@ def error_response(
 
 async def _of_tree(_request: Request, error: errors.CrossLogicError) -> JSONResponse:
     status, kind, code = next(_OF_ERROR[cls] for cls in type(error).__mro__ if cls in _OF_ERROR)
+    code = getattr(error, "code", code)
     headers = {}
     if status == 401:
         headers["www_authenticate"] = "Bearer"

@@ -1,14 +1,15 @@
 """Bodies of the management API. Unknown fields are refused, so that nobody sets what is not theirs to set."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Generic, Literal, TypeVar
 
+from fastapi import Query
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
-from crosslogic.kernel.money import PUSD_PER_USD, microdollars
 from crosslogic.limits.model import NO_LIMITS, Limits
-from crosslogic.metering.model import UsageSum
-from crosslogic.tenancy.model import ApiKey, Environment, Org, Role, Status
+from crosslogic.tenancy.model import UNSCOPED, ApiKey, Environment, Org, Role, Scoping, Status
+from crosslogic.tenancy.service import DEFAULT_PLAN
 
 # No control characters: PostgreSQL stores no NUL, and lists go to terminals.
 Word = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
@@ -34,6 +35,14 @@ class Page(BaseModel, Generic[T]):
 
     data: list[T]
     next_cursor: str | None = None
+
+
+Limit = Annotated[int, Query(ge=1, le=500)]
+
+
+def page_of(views: list[T], ids: Sequence[object], limit: int) -> "Page[T]":
+    """`ids` are what each row is found again by; a page that is not full is the last."""
+    return Page(data=views, next_cursor=str(ids[-1]) if len(ids) == limit else None)
 
 
 def _whole(value: object) -> object:
@@ -81,11 +90,19 @@ def limits_or_none(body: LimitsBody | None) -> Limits:
     return NO_LIMITS if body is None else body.value()
 
 
+def limits_given(body: LimitsBody | None) -> Limits | None:
+    return None if body is None else body.value()
+
+
 class OrgCreate(Body):
     name: Word
-    billing_plan: Word = "free"
+    billing_plan: Word = DEFAULT_PLAN
     limits: LimitsBody | None = None
     allowed_models: list[Word] = Field(default=[], description="empty: all")
+    env_limits: LimitsBody | None = Field(default=None, description="of each environment that sets none of its own")
+    key_limits: LimitsBody | None = Field(default=None, description="of each key that sets none of its own")
+    region_preferences: list[Word] = Field(default=[], description="best first")
+    billing_enabled: bool = True
 
 
 class OrgChange(Body):
@@ -95,6 +112,18 @@ class OrgChange(Body):
     billing_plan: Word | None = None
     limits: LimitsBody | None = None
     allowed_models: list[Word] | None = None
+    env_limits: LimitsBody | None = None
+    key_limits: LimitsBody | None = None
+    region_preferences: list[Word] | None = None
+    billing_enabled: bool | None = None
+
+
+class OwnOrgChange(Body):
+    """What an org may change of itself: what lies below the ceilings that it bought. The rest stays as it is."""
+
+    env_limits: LimitsBody | None = None
+    key_limits: LimitsBody | None = None
+    region_preferences: list[Word] | None = None
 
 
 class OrgView(View):
@@ -104,6 +133,10 @@ class OrgView(View):
     billing_plan: str
     limits: LimitsView
     allowed_models: tuple[str, ...]
+    env_limits: LimitsView
+    key_limits: LimitsView
+    region_preferences: tuple[str, ...]
+    billing_enabled: bool
     created_at: datetime
 
     @classmethod
@@ -116,6 +149,7 @@ class EnvironmentCreate(Body):
     region: Word | None = None
     limits: LimitsBody | None = None
     allowed_models: list[Word] = Field(default=[], description="empty: all that the org may use")
+    key_limits: LimitsBody | None = Field(default=None, description="of each key that sets none of its own")
 
 
 class EnvironmentChange(Body):
@@ -124,6 +158,8 @@ class EnvironmentChange(Body):
     status: Suspension | None = None
     limits: LimitsBody | None = None
     allowed_models: list[Word] | None = None
+    key_limits: LimitsBody | None = None
+    region: Word | None = None
 
 
 class EnvironmentView(View):
@@ -134,6 +170,7 @@ class EnvironmentView(View):
     region: str | None
     limits: LimitsView
     allowed_models: tuple[str, ...]
+    key_limits: LimitsView
     created_at: datetime
 
     @classmethod
@@ -141,21 +178,55 @@ class EnvironmentView(View):
         return cls.model_validate(env)
 
 
-class KeyCreate(Body):
-    org: Word = Field(description="id or name")
+class ScopingBody(Body):
+    """What a key is good for; an empty list restricts nothing. Where it is changed, all is replaced together."""
+
+    models: list[Word] = []
+    endpoints: list[Word] = Field(
+        default=[], description="paths without /v1/, such as chat/completions; `management` is the management API"
+    )
+    regions: list[Word] = Field(default=[], description="regions besides the key's own that it may be served in")
+    networks: list[Word] = Field(default=[], description="CIDR blocks that callers come from, IPv4 and IPv6")
+
+    def value(self) -> Scoping:
+        return Scoping(tuple(self.models), tuple(self.endpoints), tuple(self.regions), tuple(self.networks))
+
+
+class ScopingView(View):
+    models: tuple[str, ...]
+    endpoints: tuple[str, ...]
+    regions: tuple[str, ...]
+    networks: tuple[str, ...]
+
+
+class OwnKeyCreate(Body):
     environment: Word = Field(description="id, or name within the org")
     name: Word
     role: Role = Role.DEVELOPER
-    region: Word | None = None
+    region: Word | None = Field(default=None, description="the key stays in it")
     limits: LimitsBody | None = None
     expires_at: Instant | None = None
+    scoping: ScopingBody | None = None
+
+    def scope(self) -> Scoping:
+        return UNSCOPED if self.scoping is None else self.scoping.value()
+
+
+class KeyCreate(OwnKeyCreate):
+    org: Word = Field(description="id or name")
 
 
 class KeyChange(Body):
-    """What is left out stays as it is. Revoking is final."""
+    """What is left out stays as it is. Revoking is final. Org, environment and role of a key never change."""
 
     status: Status | None = None
     limits: LimitsBody | None = None
+    name: Word | None = None
+    scoping: ScopingBody | None = None
+
+
+class KeyRotation(Body):
+    grace_s: float = Field(default=0.0, description="seconds for which the old key works on; 0: it is revoked at once")
 
 
 class KeyView(View):
@@ -172,6 +243,8 @@ class KeyView(View):
     created_at: datetime
     expires_at: datetime | None
     last_used_at: datetime | None
+    scoping: ScopingView
+    replaced_by: str | None = Field(description="the key that a rotation put in its place")
 
     @classmethod
     def of(cls, key: ApiKey) -> "KeyView":
@@ -182,38 +255,5 @@ class CreatedKeyView(KeyView):
     key: str = Field(description="the API key itself: shown this once, stored nowhere")
 
 
-def _exact_usd(amount: int) -> str:
-    dollars, rest = divmod(abs(amount), PUSD_PER_USD)
-    return f"{'-' if amount < 0 else ''}{dollars}.{rest:012d}"
-
-
-class UsageSumView(BaseModel):
-    group: dict[str, str] = Field(description="the values of group_by that this row sums")
-    requests: int
-    prompt_tokens: int
-    completion_tokens: int
-    cached_tokens: int
-    total_tokens: int
-    cost_usd: str = Field(description="exact decimal, never rounded")
-    cost_microdollars: int = Field(description="rounded half-even to millionths of a dollar")
-
-    @classmethod
-    def of(cls, usage: UsageSum) -> "UsageSumView":
-        return cls(
-            group=usage.group,
-            requests=usage.requests,
-            prompt_tokens=usage.prompt_tokens,
-            completion_tokens=usage.completion_tokens,
-            cached_tokens=usage.cached_tokens,
-            total_tokens=usage.total_tokens,
-            cost_usd=_exact_usd(usage.cost_pusd),
-            cost_microdollars=microdollars(usage.cost_pusd),
-        )
-
-
-class UsageView(BaseModel):
-    org_id: str
-    start: datetime | None
-    end: datetime | None
-    data: list[UsageSumView]
-    totals: UsageSumView
+class RotatedKeyView(KeyView):
+    key: str | None = Field(description="the new API key, shown this once; null where the rotation is repeated")

@@ -1,53 +1,90 @@
-"""`/admin/orgs`: create, list, look at, suspend, limit. An org is named by id or name everywhere."""
+"""`/admin/orgs`: create, list, look at, suspend, limit; `/api/v1/org`: one's own. An org is named by id or name."""
 
-from typing import Annotated
+from fastapi import APIRouter
 
-from fastapi import APIRouter, Depends, Query
-
-from crosslogic.api.models import OrgChange, OrgCreate, OrgView, Page, Word, limits_or_none
-from crosslogic.api.services import ApiServices, services_of
+from crosslogic.api.auth import OperatorTenancy, OwnHome
+from crosslogic.api.models import (
+    Limit,
+    OrgChange,
+    OrgCreate,
+    OrgView,
+    OwnOrgChange,
+    Page,
+    Word,
+    limits_given,
+    limits_or_none,
+    page_of,
+)
 from crosslogic.tenancy.model import Status
 
 router = APIRouter(prefix="/admin/orgs", tags=["orgs"])
-Services = Annotated[ApiServices, Depends(services_of)]
+own_router = APIRouter(prefix="/api/v1/org", tags=["org"])
 
 
 @router.post("", status_code=201)
-async def create_org(body: OrgCreate, services: Services) -> OrgView:
-    org = await services.tenancy.create_org(
+async def create_org(body: OrgCreate, tenancy: OperatorTenancy) -> OrgView:
+    org = await tenancy.create_org(
         body.name,
         billing_plan=body.billing_plan,
         limits=limits_or_none(body.limits),
         allowed_models=body.allowed_models,
+        env_limits=limits_or_none(body.env_limits),
+        key_limits=limits_or_none(body.key_limits),
+        region_preferences=body.region_preferences,
+        billing_enabled=body.billing_enabled,
     )
     return OrgView.of(org)
 
 
 @router.get("")
 async def list_orgs(
-    services: Services,
+    tenancy: OperatorTenancy,
     prefix: Word | None = None,
     status: Status | None = None,
+    billing_plan: Word | None = None,
     cursor: Word | None = None,
-    limit: Annotated[int, Query(ge=1, le=500)] = 100,
+    limit: Limit = 100,
 ) -> Page[OrgView]:
-    found = await services.tenancy.orgs(name_prefix=prefix or "", status=status, after=cursor, limit=limit)
-    return Page(data=[OrgView.of(org) for org in found], next_cursor=found[-1].id if len(found) == limit else None)
+    found = await tenancy.orgs(
+        name_prefix=prefix or "", status=status, billing_plan=billing_plan, after=cursor, limit=limit
+    )
+    return page_of([OrgView.of(org) for org in found], [org.id for org in found], limit)
 
 
 @router.get("/{org}")
-async def get_org(org: Word, services: Services) -> OrgView:
-    return OrgView.of(await services.tenancy.org(org))
+async def get_org(org: Word, tenancy: OperatorTenancy) -> OrgView:
+    return OrgView.of(await tenancy.org(org))
 
 
 @router.patch("/{org}")
-async def change_org(org: Word, body: OrgChange, services: Services) -> OrgView:
+async def change_org(org: Word, body: OrgChange, tenancy: OperatorTenancy) -> OrgView:
     """A suspended org's keys are refused with 403 on every gateway within a second."""
-    changed = await services.tenancy.change_org(
+    changed = await tenancy.change_org(
         org,
         status=body.status,
         billing_plan=body.billing_plan,
-        limits=None if body.limits is None else body.limits.value(),
+        limits=limits_given(body.limits),
         allowed_models=body.allowed_models,
+        env_limits=limits_given(body.env_limits),
+        key_limits=limits_given(body.key_limits),
+        region_preferences=body.region_preferences,
+        billing_enabled=body.billing_enabled,
+    )
+    return OrgView.of(changed)
+
+
+@own_router.get("")
+async def get_own_org(home: OwnHome) -> OrgView:
+    return OrgView.of(home.org)
+
+
+@own_router.patch("")
+async def change_own_org(body: OwnOrgChange, home: OwnHome) -> OrgView:
+    """Regions, and ceilings of environments and keys; status, plan, models and ceilings of the org are not its own."""
+    changed = await home.tenancy.change_org(
+        home.org.id,
+        env_limits=limits_given(body.env_limits),
+        key_limits=limits_given(body.key_limits),
+        region_preferences=body.region_preferences,
     )
     return OrgView.of(changed)

@@ -9,6 +9,7 @@ from fastapi import Request
 
 from crosslogic.fleet.registry import Registry
 from crosslogic.metering.model import UsageSum
+from crosslogic.tenancy.jwt import JwtVerifier
 from crosslogic.tenancy.keys import KeyHasher
 from crosslogic.tenancy.service import TenancyService
 
@@ -31,6 +32,7 @@ class ApiServices:
     admin_key_hash: bytes = field(repr=False)
     hash_key: KeyHasher
     checks: Mapping[str, Check]  # what /ready asks, by the name that it tells; a failing check raises
+    jwt: JwtVerifier | None = None  # None: JSON web tokens are not accepted
 
 
 def services_of(request: Request) -> ApiServices:

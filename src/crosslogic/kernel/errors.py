@@ -32,7 +32,11 @@ class Unauthenticated(CrossLogicError):
 
 
 class Forbidden(CrossLogicError):
-    """The key is valid, but may not do this."""
+    """The key is valid, but may not do this. `code` says why, for programs."""
+
+    def __init__(self, message: str, *, code: str = "forbidden") -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class InvalidRequest(CrossLogicError):

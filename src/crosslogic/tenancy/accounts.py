@@ -16,7 +16,7 @@ from crosslogic.limits.model import NO_LIMITS, Limits
 from crosslogic.tenancy import audit_sql, keys, rows, rules
 from crosslogic.tenancy.accounts_sql import OperatorsSql, PlansSql, UsersSql
 from crosslogic.tenancy.audit import AuditEntry, Verdict
-from crosslogic.tenancy.model import Operator, Plan, Role, Status, User
+from crosslogic.tenancy.model import Operator, Org, Plan, Role, Status, User
 from crosslogic.tenancy.plans import PlanInForce, in_force
 from crosslogic.tenancy.writing import Writer
 
@@ -155,6 +155,12 @@ class PlanService:
     async def plans(self) -> list[PlanInForce]:
         """All of them: there are few."""
         return list(in_force(await self._sql.plans(), self._configured()).values())
+
+    async def plans_seen_by(self, org: Org) -> list[PlanInForce]:
+        """What an org may see: its own plan, and those that everybody is offered. A plan that operators wrote
+        under a name of its own is an agreement with somebody."""
+        offered = in_force((), self._configured())
+        return [found for found in await self.plans() if found.plan.id in offered or found.plan.id == org.billing_plan]
 
     async def plan(self, plan_id: str) -> PlanInForce:
         """Raises NotFound."""

@@ -15,8 +15,10 @@ from crosslogic.kernel.ids import KeyId, OrgId, UserId, new_env_id, new_key_id, 
 from crosslogic.limits.model import NO_LIMITS, Limits
 from crosslogic.tenancy import keys, rows, rules
 from crosslogic.tenancy.accounts import AuditService, OperatorService, PlanService, UserService
+from crosslogic.tenancy.accounts_sql import UsersSql
 from crosslogic.tenancy.audit import SYSTEM, Actor
 from crosslogic.tenancy.audit_sql import AuditTrail
+from crosslogic.tenancy.members import Members
 from crosslogic.tenancy.model import UNSCOPED, ApiKey, Environment, Org, Plan, Role, Scoping, Status
 from crosslogic.tenancy.sql import TenancySql
 from crosslogic.tenancy.writing import Writer, not_found
@@ -66,6 +68,7 @@ class TenancyService:
         self.operators = OperatorService(writer, hash_key, clock)
         self.plans = PlanService(writer, configured_plans, clock)
         self.audit = AuditService(writer)
+        self.members = Members(self._sql, UsersSql(writer), hash_key, clock)
 
     def acting_as(self, actor: Actor) -> "TenancyService":
         """The same service; what it changes is written down as done by `actor`."""
