@@ -105,7 +105,7 @@ def test_phase_2_adds_keys_and_limits(tmp_path: Path) -> None:
 
 def test_phase_3_adds_tiers(tmp_path: Path) -> None:
     settings = settings_of(tmp_path, PHASE_1 + PHASE_2 + PHASE_3, ENVIRON)
-    assert [(tier.id, tier.limits().limits().concurrency, tier.priority) for tier in settings.tiers] == [
+    assert [(tier.id, tier.plan().limits.concurrency, tier.priority) for tier in settings.tiers] == [
         ("free", 1, 1),
         ("pro", 5, 2),
     ]

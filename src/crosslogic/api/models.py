@@ -9,7 +9,6 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstr
 
 from crosslogic.limits.model import NO_LIMITS, Limits
 from crosslogic.tenancy.model import UNSCOPED, ApiKey, Environment, Org, Role, Scoping, Status
-from crosslogic.tenancy.service import DEFAULT_PLAN
 
 # No control characters: PostgreSQL stores no NUL, and lists go to terminals.
 Word = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
@@ -96,7 +95,7 @@ def limits_given(body: LimitsBody | None) -> Limits | None:
 
 class OrgCreate(Body):
     name: Word
-    billing_plan: Word = DEFAULT_PLAN
+    billing_plan: Word | None = Field(default=None, description="absent: the configured default, else free")
     limits: LimitsBody | None = None
     allowed_models: list[Word] = Field(default=[], description="empty: all")
     env_limits: LimitsBody | None = Field(default=None, description="of each environment that sets none of its own")

@@ -78,8 +78,16 @@ class Management:
         """Raises CrossLogicError, as every call does."""
         return self._call("GET", path, query=query)
 
-    def post(self, path: str, body: Mapping[str, Any] | None = None) -> Any:
-        return self._call("POST", path, body=body or {})
+    def post(
+        self, path: str, body: Mapping[str, Any] | None = None, *, headers: Mapping[str, str] | None = None
+    ) -> Any:
+        return self._call("POST", path, body=body or {}, headers=headers)
+
+    def patch(self, path: str, body: Mapping[str, Any]) -> Any:
+        return self._call("PATCH", path, body=body)
+
+    def put(self, path: str, body: Mapping[str, Any]) -> Any:
+        return self._call("PUT", path, body=body)
 
     def delete(self, path: str) -> Any:
         return self._call("DELETE", path)
@@ -95,11 +103,17 @@ class Management:
                 return
 
     def _call(
-        self, method: str, path: str, *, query: Mapping[str, Any] | None = None, body: Mapping[str, Any] | None = None
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, Any] | None = None,
+        body: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> Any:
         params = {name: value for name, value in (query or {}).items() if value is not None}
         try:
-            answer = self._http.request(method, path, params=params, json=body)
+            answer = self._http.request(method, path, params=params, json=body, headers=headers)
             content = answer.json() if answer.content else None
         except (httpx.UnsupportedProtocol, httpx.InvalidURL):
             raise ConfigurationError(f"{self._url!r} is no URL; write --url http://host:port") from None

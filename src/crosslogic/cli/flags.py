@@ -8,6 +8,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for program
 RequestsOption = Annotated[int | None, typer.Option("--requests-per-minute", min=1, help="Ceiling of requests.")]
 TokensOption = Annotated[int | None, typer.Option("--tokens-per-minute", min=1, help="Ceiling of tokens.")]
 ConcurrencyOption = Annotated[int | None, typer.Option("--concurrency", min=1, help="Requests at the same time.")]
+OrgOption = Annotated[str, typer.Option("--org", help="Organisation, by id or name.")]
 
 
 def given(**values: Any) -> dict[str, Any]:

@@ -6,14 +6,22 @@ from typing import Annotated
 import typer
 
 from crosslogic.cli.client import DATA_DIR, AdminKeyOption, DataDirOption, UrlOption, management
-from crosslogic.cli.flags import ConcurrencyOption, JsonOption, RequestsOption, TokensOption, given, limits_of
+from crosslogic.cli.flags import (
+    ConcurrencyOption,
+    JsonOption,
+    OrgOption,
+    RequestsOption,
+    TokensOption,
+    given,
+    limits_of,
+)
 from crosslogic.cli.output import limits_text, print_json, print_table
 from crosslogic.kernel.errors import InvalidRequest
 from crosslogic.settings.values import duration_s
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="Create, list and revoke API keys.")
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="Create, list, rotate, suspend and revoke API keys.")
 
-OrgOption = Annotated[str, typer.Option("--org", help="Organisation, by id or name.")]
+KeyArgument = Annotated[str, typer.Argument(help="The key's id, `key_…`.")]
 EnvOption = Annotated[str, typer.Option("--env", help="Environment, by id or name.")]
 
 
@@ -24,6 +32,12 @@ def create(
     env: EnvOption = "dev",
     role: Annotated[str, typer.Option(help="admin, developer or read-only.")] = "developer",
     expires: Annotated[str | None, typer.Option(metavar="DURATION", help="Such as 12h or 90d.")] = None,
+    region: Annotated[str | None, typer.Option(help="Region that the key stays in.")] = None,
+    model: Annotated[list[str] | None, typer.Option(help="Good for this model only; repeatable.")] = None,
+    endpoint: Annotated[
+        list[str] | None, typer.Option(help="Good for this path only, such as chat/completions; repeatable.")
+    ] = None,
+    ip: Annotated[list[str] | None, typer.Option(help="Good from this network only (CIDR); repeatable.")] = None,
     requests_per_minute: RequestsOption = None,
     tokens_per_minute: TokensOption = None,
     concurrency: ConcurrencyOption = None,
@@ -33,8 +47,16 @@ def create(
     data_dir: DataDirOption = DATA_DIR,
 ) -> None:
     """Create a key. It is printed this once and stored nowhere."""
-    limits = limits_of(requests_per_minute, tokens_per_minute, concurrency)
-    body = given(org=org, environment=env, name=name, role=role, limits=limits, expires_at=_instant(expires))
+    body = given(
+        org=org,
+        environment=env,
+        name=name,
+        role=role,
+        region=region,
+        limits=limits_of(requests_per_minute, tokens_per_minute, concurrency),
+        expires_at=_instant(expires),
+        scoping=given(models=model, endpoints=endpoint, networks=ip) or None,
+    )
     with management(url, admin_key, data_dir) as api:
         made = api.post("/admin/keys", body)
     if as_json:
@@ -61,7 +83,7 @@ def list_keys(
         print_json(rows)
         return
     print_table(
-        ("id", "begins with", "name", "org", "environment", "role", "status", "limits", "expires"),
+        ("id", "begins with", "name", "org", "environment", "role", "status", "limits", "last used", "expires"),
         (
             (
                 row["id"],
@@ -72,6 +94,7 @@ def list_keys(
                 row["role"],
                 row["status"],
                 limits_text(row["limits"]),
+                row["last_used_at"],
                 row["expires_at"],
             )
             for row in rows
@@ -81,8 +104,64 @@ def list_keys(
 
 
 @app.command()
+def rotate(
+    key_id: KeyArgument,
+    grace: Annotated[
+        str | None,
+        typer.Option(metavar="DURATION", help="How long the old key works on, such as 24h."),
+    ] = None,
+    idempotency_key: Annotated[
+        str | None, typer.Option(help="A repeat under the same one makes no second key.")
+    ] = None,
+    as_json: JsonOption = False,
+    url: UrlOption = None,
+    admin_key: AdminKeyOption = None,
+    data_dir: DataDirOption = DATA_DIR,
+) -> None:
+    """Put a new key with the same settings in the place of one. It is printed this once and stored nowhere."""
+    headers = {} if idempotency_key is None else {"Idempotency-Key": idempotency_key}
+    with management(url, admin_key, data_dir) as api:
+        made = api.post(f"/admin/keys/{key_id}/rotate", given(grace_s=_seconds(grace, "--grace")), headers=headers)
+    if as_json:
+        print_json(made)
+    elif made["key"] is None:
+        typer.echo(f"{key_id} was rotated before: {made['id']} is in its place, and was shown then", err=True)
+    else:
+        typer.echo(made["key"])
+        typer.echo(f"{made['id']}: keep the key, it is not shown again", err=True)
+
+
+@app.command()
+def suspend(
+    key_id: KeyArgument,
+    as_json: JsonOption = False,
+    url: UrlOption = None,
+    admin_key: AdminKeyOption = None,
+    data_dir: DataDirOption = DATA_DIR,
+) -> None:
+    """Refuse a key until it is activated again. Every gateway follows within a second."""
+    with management(url, admin_key, data_dir) as api:
+        row = api.patch(f"/admin/keys/{key_id}", {"status": "suspended"})
+    print_json(row) if as_json else typer.echo(f"{key_id} is suspended")
+
+
+@app.command()
+def activate(
+    key_id: KeyArgument,
+    as_json: JsonOption = False,
+    url: UrlOption = None,
+    admin_key: AdminKeyOption = None,
+    data_dir: DataDirOption = DATA_DIR,
+) -> None:
+    """Take up a suspended key again."""
+    with management(url, admin_key, data_dir) as api:
+        row = api.patch(f"/admin/keys/{key_id}", {"status": "active"})
+    print_json(row) if as_json else typer.echo(f"{key_id} is active")
+
+
+@app.command()
 def revoke(
-    key_id: Annotated[str, typer.Argument(help="The key's id, `key_…`.")],
+    key_id: KeyArgument,
     as_json: JsonOption = False,
     url: UrlOption = None,
     admin_key: AdminKeyOption = None,
@@ -98,9 +177,17 @@ def revoke(
 
 
 def _instant(lifetime: str | None) -> str | None:
-    if lifetime is None:
+    seconds = _seconds(lifetime, "--expires")
+    try:
+        return None if seconds is None else (datetime.now(UTC) + timedelta(seconds=seconds)).isoformat()
+    except OverflowError:
+        raise InvalidRequest(f"--expires {lifetime} is farther away than the calendar goes") from None
+
+
+def _seconds(duration: str | None, flag: str) -> float | None:
+    if duration is None:
         return None
     try:
-        return (datetime.now(UTC) + timedelta(seconds=duration_s(lifetime))).isoformat()
-    except (ValueError, OverflowError):
-        raise InvalidRequest(f"--expires {lifetime}: write a duration such as 12h or 90d") from None
+        return duration_s(duration)
+    except ValueError:
+        raise InvalidRequest(f"{flag} {duration}: write a duration such as 12h or 90d") from None

@@ -9,9 +9,11 @@ from typing import Annotated, Literal
 from pydantic import Field, SecretStr, model_validator
 
 from crosslogic.kernel.errors import ConfigurationError
-from crosslogic.kernel.money import token_price_pusd
+from crosslogic.kernel.money import PUSD_PER_USD, token_price_pusd
+from crosslogic.limits.model import Limits
 from crosslogic.settings.sections import LimitSettings
-from crosslogic.settings.values import Count, Money, Positive, Real, Seconds, Section, Texts, Truth
+from crosslogic.settings.values import Count, Money, Positive, Real, Seconds, Section, Texts, Truth, list_as_tuple
+from crosslogic.tenancy.model import Feature, Plan
 
 
 class DeploymentSettings(Section):
@@ -68,6 +70,16 @@ class PriceSettings(Section):
         return self
 
 
+TierFeature = Annotated[Feature, Field(strict=False)]
+
+
+def _pusd(usd: Decimal) -> int:
+    exact = usd * PUSD_PER_USD
+    if exact != exact.to_integral_value():
+        raise ValueError("a price has at most 12 decimals")
+    return int(exact)
+
+
 class TierRateSettings(Section):
     """Rates of a tier, in the interface document's names."""
 
@@ -85,15 +97,43 @@ class TierSettings(Section):
     priority: Count = Field(default=1, description="Higher is served first.")
     rate_limit: TierRateSettings = Field(default=TierRateSettings(), description="Rates.")
     tokens_per_minute: Positive | None = Field(default=None, description="Tokens a minute of an organisation.")
-    features: Texts = Field(default=(), description="Named features.")
-    price_per_token: Money | None = Field(default=None, description="USD a token.")
+    env: LimitSettings = Field(default=LimitSettings(), description="Each environment that sets none of its own.")
+    key: LimitSettings = Field(default=LimitSettings(), description="Each key that sets none of its own.")
+    features: Annotated[tuple[TierFeature, ...], list_as_tuple] = Field(
+        default=(Feature.API_ACCESS,), description="What it includes; without `api_access` keys are refused."
+    )
+    price_per_token: Money | None = Field(default=None, description="USD a token, at most 12 decimals.")
+    price_usd_per_month: Money = Field(default=Decimal(0), description="USD a month, at most 12 decimals.")
+    included_tokens_per_month: Count = Field(default=0, description="Tokens a month that the price includes.")
+    support: str | None = Field(default=None, description="Such as `community`, `email`, `slack`.")
+    sla_percent: str | None = Field(default=None, description='Availability that is promised, as text: `"99.9"`.')
 
-    def limits(self) -> LimitSettings:
-        """The tier as limits of an organisation."""
-        return LimitSettings(
-            requests_per_minute=self.rate_limit.default_rpm,
-            tokens_per_minute=self.tokens_per_minute,
-            concurrency=self.max_concurrency,
+    @model_validator(mode="after")
+    def _is_a_plan(self) -> "TierSettings":
+        self.plan()
+        return self
+
+    def plan(self) -> Plan:
+        """The tier as the plan that organisations are on. Raises ValueError for a price with too many decimals."""
+        return Plan(
+            id=self.id,
+            name=self.name or self.id,
+            features=self.features,
+            limits=Limits(
+                requests_per_minute=self.rate_limit.default_rpm,
+                requests_per_day=self.rate_limit.default_daily_limit,
+                tokens_per_minute=self.tokens_per_minute,
+                concurrency=self.max_concurrency,
+            ),
+            env_limits=self.env.limits(),
+            key_limits=self.key.limits(),
+            max_queue_depth=self.max_queue_depth,
+            priority=self.priority,
+            price_per_token_pusd=None if self.price_per_token is None else _pusd(self.price_per_token),
+            price_per_month_pusd=_pusd(self.price_usd_per_month),
+            included_tokens_per_month=self.included_tokens_per_month,
+            support=self.support,
+            sla_percent=self.sla_percent,
         )
 
 

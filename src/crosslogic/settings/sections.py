@@ -18,7 +18,10 @@ from crosslogic.settings.values import (
     Section,
     Texts,
     Truth,
+    list_as_tuple,
 )
+from crosslogic.tenancy.claims import ClaimRules
+from crosslogic.tenancy.model import Role
 
 Strategy = Annotated[
     Literal[
@@ -96,11 +99,55 @@ class RedisSettings(Section):
         return with_password(f"redis://{_bracketed(self.host)}:{self.port}/{self.db}", password)
 
 
+class JwtSettings(Section):
+    """JSON web tokens of an identity provider, accepted besides API keys."""
+
+    issuer: str | None = Field(default=None, description="The only `iss` that counts; needed with `jwks_url`.")
+    audience: Texts = Field(default=(), description="One of these must be in `aud`; needed with `jwks_url`.")
+    jwks_url: str | None = Field(default=None, description="The issuer's public keys, for RS256 and ES256; https.")
+    algorithms: Annotated[tuple[Literal["HS256", "RS256", "ES256"], ...], list_as_tuple] = Field(
+        default=(), description="Only these; absent: all that `secret` and `jwks_url` make possible."
+    )
+    org_claim: str = Field(default="org", description="Claim that names the organisation, by id or name.")
+    env_claim: str = Field(default="env", description="Claim that names the environment, by id or name.")
+    role_claim: str = Field(default="role", description="Claim with a role, or a list of which the strongest counts.")
+    email_claim: str = Field(default="email", description="Claim by which a user of the organisation is recognised.")
+    default_env: str | None = Field(default=None, description="Environment of tokens that name none.")
+    default_role: Role = Field(default=Role.DEVELOPER, strict=False, description="Role where nothing says one.")
+    leeway_s: Seconds = Field(default=30.0, description="How far the issuer's clock may be off.")
+    jwks_max_age_s: Seconds = Field(default=300.0, description="How often the issuer's keys are read anew.")
+    jwks_timeout_s: Seconds = Field(default=3.0, description="How long the issuer may take to answer.")
+
+    @model_validator(mode="after")
+    def _keys_need_an_issuer(self) -> "JwtSettings":
+        if self.jwks_url is not None and (self.issuer is None or not self.audience):
+            raise ValueError("jwks_url needs issuer and audience, or tokens that were made for others would count")
+        return self
+
+    def rules(self) -> ClaimRules:
+        return ClaimRules(
+            issuer=self.issuer,
+            audiences=self.audience,
+            org_claim=self.org_claim,
+            env_claim=self.env_claim,
+            role_claim=self.role_claim,
+            email_claim=self.email_claim,
+            default_env=self.default_env,
+            default_role=self.default_role,
+            leeway_s=self.leeway_s,
+        )
+
+
 class AuthSettings(Section):
     """Who may call."""
 
-    type: Literal["apikey", "jwt"] = Field(default="apikey", description="How callers show who they are.")
-    secret: SecretStr | None = Field(default=None, description="Secret that signs tokens, for `type: jwt`.")
+    type: Literal["apikey", "jwt"] = Field(
+        default="apikey", description="`jwt`: JSON web tokens are accepted besides API keys."
+    )
+    secret: SecretStr | None = Field(
+        default=None, description="Secret of at least 32 bytes that signs HS256 tokens, for `type: jwt`."
+    )
+    jwt: JwtSettings = Field(default=JwtSettings(), description="For `type: jwt`.")
     admin_key: SecretStr | None = Field(default=None, description="Key of the management API.")
     key_pepper: SecretStr | None = Field(
         default=None, description="Keys are stored as HMAC with this; changing it invalidates every key."
@@ -108,8 +155,8 @@ class AuthSettings(Section):
 
     @model_validator(mode="after")
     def _jwt_needs_secret(self) -> "AuthSettings":
-        if self.type == "jwt" and self.secret is None:
-            raise ValueError("type jwt needs a secret; set auth.secret or use type apikey")
+        if self.type == "jwt" and self.secret is None and self.jwt.jwks_url is None:
+            raise ValueError("type jwt needs a secret or jwt.jwks_url; set one of them or use type apikey")
         return self
 
 

@@ -57,13 +57,16 @@ class TenancyService:
         clock: Clock,
         configured_plans: Callable[[], Iterable[Plan]] = tuple,
         actor: Actor = SYSTEM,
+        default_plan: str = DEFAULT_PLAN,
     ) -> None:
+        """`default_plan` is what an org is on that names none."""
         trail = AuditTrail(actor, hash_key, clock)
         writer = Writer(sql.engine, trail)
         self._sql = sql.recording(trail)
         self._hash_key = hash_key
         self._clock = clock
         self._configured_plans = configured_plans
+        self._default_plan = default_plan
         self.users = UserService(writer, clock)
         self.operators = OperatorService(writer, hash_key, clock)
         self.plans = PlanService(writer, configured_plans, clock)
@@ -72,7 +75,7 @@ class TenancyService:
 
     def acting_as(self, actor: Actor) -> "TenancyService":
         """The same service; what it changes is written down as done by `actor`."""
-        return TenancyService(self._sql, self._hash_key, self._clock, self._configured_plans, actor)
+        return TenancyService(self._sql, self._hash_key, self._clock, self._configured_plans, actor, self._default_plan)
 
     # orgs
 
@@ -80,7 +83,7 @@ class TenancyService:
         self,
         name: str,
         *,
-        billing_plan: str = DEFAULT_PLAN,
+        billing_plan: str | None = None,
         limits: Limits = NO_LIMITS,
         allowed_models: Sequence[str] = (),
         env_limits: Limits = NO_LIMITS,
@@ -89,6 +92,7 @@ class TenancyService:
         billing_enabled: bool = True,
     ) -> Org:
         rules.check_name(name)
+        billing_plan = billing_plan or self._default_plan
         await self.plans.check_known(billing_plan)
         org = Org(
             id=new_org_id(),

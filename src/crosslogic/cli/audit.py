@@ -1,0 +1,79 @@
+"""`crosslogic audit`: who did what, and whether the log of it is as it was written."""
+
+import json
+from itertools import islice
+from typing import Annotated
+
+import typer
+
+from crosslogic.cli.client import DATA_DIR, AdminKeyOption, DataDirOption, UrlOption, management
+from crosslogic.cli.flags import JsonOption
+from crosslogic.cli.output import print_json, print_table
+from crosslogic.kernel.errors import CrossLogicError
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="Read and verify the audit log.")
+
+
+@app.command("list")
+def list_entries(
+    org: Annotated[str | None, typer.Option(help="Only of this organisation.")] = None,
+    actor: Annotated[str | None, typer.Option(help="Only by this operator, key or user, by id.")] = None,
+    action: Annotated[str | None, typer.Option(help="Such as key.revoke, or key for all about keys.")] = None,
+    entity: Annotated[str | None, typer.Option(help="Only about this, by id.")] = None,
+    most: Annotated[int, typer.Option("--limit", min=1, help="How many, the newest first.")] = 100,
+    as_json: JsonOption = False,
+    url: UrlOption = None,
+    admin_key: AdminKeyOption = None,
+    data_dir: DataDirOption = DATA_DIR,
+) -> None:
+    """List what was done, newest first."""
+    with management(url, admin_key, data_dir) as api:
+        found = api.rows("/admin/audit", org=org, actor=actor, action=action, entity=entity)
+        rows = list(islice(found, most))
+    if as_json:
+        print_json(rows)
+        return
+    print_table(
+        ("no.", "time", "by", "action", "what", "before", "after"),
+        (
+            (
+                row["seq"],
+                row["at"],
+                f"{row['actor_kind']} {row['actor_id']}",
+                row["action"],
+                row["entity_id"],
+                _text(row["before"]),
+                _text(row["after"]),
+            )
+            for row in rows
+        ),
+        nothing="nothing was done",
+    )
+
+
+@app.command()
+def verify(
+    expect: Annotated[
+        str | None, typer.Option("--head", help="Hash that an earlier verification printed: it must be in the log.")
+    ] = None,
+    as_json: JsonOption = False,
+    url: UrlOption = None,
+    admin_key: AdminKeyOption = None,
+    data_dir: DataDirOption = DATA_DIR,
+) -> None:
+    """Follow the chain of hashes through the whole log; exit code 1 when something was changed."""
+    with management(url, admin_key, data_dir) as api:
+        verdict = api.get("/admin/audit/verify")
+        known = expect is None or any(row["hash"] == expect for row in api.rows("/admin/audit"))
+    if as_json:
+        print_json({**verdict, "head_found": known} if expect is not None else verdict)
+    if not verdict["intact"]:
+        raise CrossLogicError(f"the audit log is not as it was written: {verdict['problem']}")
+    if not known:
+        raise CrossLogicError(f"no entry has the hash {expect}: the log was cut short, or is another one")
+    if not as_json:
+        typer.echo(f"{verdict['entries']} entries, as they were written; the last has hash {verdict['head']}")
+
+
+def _text(document: object) -> str | None:
+    return None if document is None else json.dumps(document, ensure_ascii=False)

@@ -1,0 +1,105 @@
+"""`crosslogic plans`: what is sold. A plan that is set here comes before a configured or shipped one."""
+
+from typing import Annotated, Any
+
+import typer
+
+from crosslogic.cli.client import DATA_DIR, AdminKeyOption, DataDirOption, UrlOption, management
+from crosslogic.cli.flags import ConcurrencyOption, JsonOption, RequestsOption, TokensOption, given
+from crosslogic.cli.output import limits_text, print_json, print_table
+from crosslogic.kernel.errors import NotFound
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="List and change plans.")
+
+PlanArgument = Annotated[str, typer.Argument(help="Plan, by id.")]
+
+
+@app.command("list")
+def list_plans(
+    source: Annotated[str | None, typer.Option(help="database, configuration or shipped.")] = None,
+    as_json: JsonOption = False,
+    url: UrlOption = None,
+    admin_key: AdminKeyOption = None,
+    data_dir: DataDirOption = DATA_DIR,
+) -> None:
+    """List the plans in force."""
+    with management(url, admin_key, data_dir) as api:
+        rows = list(api.rows("/admin/plans", source=source))
+    if as_json:
+        print_json(rows)
+        return
+    print_table(
+        ("id", "name", "USD/month", "tokens included", "limits", "queue", "priority", "features", "from"),
+        (
+            (
+                row["id"],
+                row["name"],
+                _short(row["price_usd_per_month"]),
+                row["included_tokens_per_month"],
+                limits_text(row["limits"]),
+                row["max_queue_depth"],
+                row["priority"],
+                row["features"],
+                row["source"],
+            )
+            for row in rows
+        ),
+        nothing="there are no plans",
+    )
+
+
+@app.command("set")
+def set_plan(
+    plan: PlanArgument,
+    name: Annotated[str | None, typer.Option(help="Name for people.")] = None,
+    feature: Annotated[list[str] | None, typer.Option(help="What it includes; repeatable.")] = None,
+    queue_depth: Annotated[int | None, typer.Option(help="Requests that may wait.")] = None,
+    priority: Annotated[int | None, typer.Option(help="Higher is served first.")] = None,
+    usd_per_month: Annotated[str | None, typer.Option(help="Price of a month.")] = None,
+    included_tokens: Annotated[int | None, typer.Option(help="Tokens a month that the price includes.")] = None,
+    requests_per_minute: RequestsOption = None,
+    tokens_per_minute: TokensOption = None,
+    concurrency: ConcurrencyOption = None,
+    as_json: JsonOption = False,
+    url: UrlOption = None,
+    admin_key: AdminKeyOption = None,
+    data_dir: DataDirOption = DATA_DIR,
+) -> None:
+    """Create a plan, or change what is given of one. Every gateway follows within a second."""
+    ceilings = given(
+        requests_per_minute=requests_per_minute, tokens_per_minute=tokens_per_minute, concurrency=concurrency
+    )
+    changed = given(
+        name=name,
+        features=feature,
+        max_queue_depth=queue_depth,
+        priority=priority,
+        price_usd_per_month=usd_per_month,
+        included_tokens_per_month=included_tokens,
+    )
+    with management(url, admin_key, data_dir) as api:
+        try:
+            body: dict[str, Any] = api.get(f"/admin/plans/{plan}")
+        except NotFound:
+            body = {"name": plan, "limits": {}}
+        body = {field: value for field, value in body.items() if field not in ("id", "source")}
+        row = api.put(f"/admin/plans/{plan}", {**body, **changed, "limits": {**body["limits"], **ceilings}})
+    print_json(row) if as_json else typer.echo(f"{plan} is set")
+
+
+@app.command()
+def remove(
+    plan: PlanArgument,
+    url: UrlOption = None,
+    admin_key: AdminKeyOption = None,
+    data_dir: DataDirOption = DATA_DIR,
+) -> None:
+    """Forget what was set; a configured or shipped plan of this name is in force again."""
+    with management(url, admin_key, data_dir) as api:
+        api.delete(f"/admin/plans/{plan}")
+    typer.echo(f"{plan} is no longer set here")
+
+
+def _short(amount: str) -> str:
+    """The same amount without the zeros that say nothing."""
+    return amount.rstrip("0").rstrip(".") if "." in amount else amount
