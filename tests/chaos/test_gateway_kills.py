@@ -70,7 +70,7 @@ class Load:
         rng = random.Random(number)
         while not self._stopping.is_set():
             stream = rng.random() < 0.6
-            body = chat(f"caller {number}: {rng.random()}", max_tokens=rng.randint(5, 60), ignore_eos=True)
+            body = chat(f"caller {number}: {rng.random()}", max_tokens=rng.randint(5, 60))
             if stream:
                 body |= {"stream": True, "stream_options": {"include_usage": True}}
             try:
@@ -182,7 +182,7 @@ def test_what_a_killed_worker_held_of_a_limit_is_given_back(production: Producti
     streams = []
     for _ in range(2):
         stream = eventually(lambda: production.connection_to(victim), 10)
-        stream.send(CHAT, chat(max_tokens=5000, ignore_eos=True, stream=True), headers)
+        stream.send(CHAT, chat(max_tokens=5000, stream=True), headers)
         stream.until(lambda data: data.count(b"\n\n") > 3)
         streams.append(stream)
     assert production.ask_worker(other, chat(max_tokens=1), CHAT, headers=headers).status == 429
@@ -198,7 +198,7 @@ def test_what_a_killed_worker_held_of_a_limit_is_given_back(production: Producti
 def test_a_killed_parent_takes_its_workers_along_and_a_new_one_tidies_up(production: Production) -> None:
     cloud = production.cloud
     workers = production.workers()
-    streams = [cloud.begin(chat(max_tokens=3000, ignore_eos=True, stream=True)) for _ in range(2)]
+    streams = [cloud.begin(chat(max_tokens=3000, stream=True)) for _ in range(2)]
     for stream in streams:
         stream.until(lambda data: data.count(b"\n\n") > 4)
     cloud.program.kill()

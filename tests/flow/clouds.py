@@ -22,8 +22,8 @@ Row = dict[str, Any]
 
 
 def chat(content: str = "Hello", model: str = LLAMA, **more: object) -> dict[str, object]:
-    """The body of a chat request."""
-    return {"model": model, "messages": [{"role": "user", "content": content}]} | more
+    """The body of a chat request; simulated answers are as long as `max_tokens` lets them be."""
+    return {"model": model, "messages": [{"role": "user", "content": content}], "ignore_eos": True} | more
 
 
 class Cloud:

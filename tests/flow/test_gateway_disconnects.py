@@ -27,7 +27,7 @@ class TestInAStream:
     def test_the_node_hears_of_it_within_100_ms(self, cloud: EmbeddedCloud, leave: str) -> None:
         urls = [node["endpoint_url"] for node in cloud.nodes(LLAMA)]
         eventually(lambda: _idle(cloud), 5)
-        conversation = cloud.begin(chat("leave", max_tokens=LONG, ignore_eos=True, stream=True))
+        conversation = cloud.begin(chat("leave", max_tokens=LONG, stream=True))
         conversation.until(lambda data: data.count(b"\n\n") > 6)
         (busy,) = [url for url in urls if node_metric(url, "num_requests_running")]
         with httpx.Client(trust_env=False) as watcher:
@@ -41,7 +41,7 @@ class TestInAStream:
             assert time.monotonic() - left_s < 0.1
 
     def test_what_was_generated_is_billed(self, cloud: EmbeddedCloud) -> None:
-        conversation = cloud.begin(chat("and bill", max_tokens=LONG, ignore_eos=True, stream=True))
+        conversation = cloud.begin(chat("and bill", max_tokens=LONG, stream=True))
         conversation.until(lambda data: data.count(b'"content":') > 20)
         conversation.close()
         reply = wire.Reply(conversation.received, "closed", 0)
@@ -78,10 +78,10 @@ class TestInAWholeAnswer:
     def test_the_node_hears_of_it_and_its_pace_is_the_evidence(self, cloud: EmbeddedCloud) -> None:
         """Nothing passed through, so that nothing can be counted; the node's measured pace bounds the answer."""
         for _ in range(4):  # both nodes show their pace
-            assert cloud.ask(chat(max_tokens=30, ignore_eos=True)).status == 200
+            assert cloud.ask(chat(max_tokens=30)).status == 200
         known = cloud.known_rows()
         eventually(lambda: _idle(cloud), 5)
-        conversation = cloud.begin(chat("leave", max_tokens=LONG, ignore_eos=True))
+        conversation = cloud.begin(chat("leave", max_tokens=LONG))
         eventually(lambda: not _idle(cloud), 5)
         time.sleep(0.7)
         conversation.close()

@@ -80,7 +80,7 @@ def _check_row(row: Row, case: Case, status: int) -> None:
 class TestFaultsOfANode:
     @pytest.mark.parametrize("case", STREAMED, ids=[case.fault for case in STREAMED])
     def test_in_a_stream(self, cloud: EmbeddedCloud, case: Case) -> None:
-        body = chat(max_tokens=TOKENS, ignore_eos=True, stream=True)
+        body = chat(max_tokens=TOKENS, stream=True)
         reply = cloud.ask(body, headers={"x-simulate-fault": case.fault})
         assert reply.status == case.status
         assert reply.done is (case.code is None)
@@ -94,7 +94,7 @@ class TestFaultsOfANode:
 
     @pytest.mark.parametrize("case", WHOLE_ANSWERS, ids=[case.fault for case in WHOLE_ANSWERS])
     def test_in_a_whole_answer(self, cloud: EmbeddedCloud, case: Case) -> None:
-        body = chat(max_tokens=TOKENS, ignore_eos=True)
+        body = chat(max_tokens=TOKENS)
         reply = cloud.ask(body, headers={"x-simulate-fault": case.fault})
         assert (reply.status, reply.whole) == (case.status, True)
         assert ("retry-after" in reply.headers) is case.retry_after
@@ -121,7 +121,7 @@ class TestFaultsOfANode:
         """vLLM reports the crash of its engine within the stream, sends `[DONE]` all the same, and is gone."""
         cloud = start_up(tmp_path_factory.mktemp("crash"), "--nodes", 3)
         try:
-            body = chat(max_tokens=50, ignore_eos=True, stream=True)
+            body = chat(max_tokens=50, stream=True)
             reply = cloud.ask(body, headers={"x-simulate-fault": "crash=3"})
             assert not reply.done
             assert reply.chunks[-1]["error"]["code"] == "upstream_error"
@@ -220,6 +220,18 @@ class TestRetries:
         assert reply.done is whole
         row = tuned.row(reply.headers["x-request-id"])
         assert row["outcome"] == ("completed" if whole else "truncated")
+
+    def test_an_answer_of_which_one_choice_is_missing_its_end_is_not_whole(
+        self, tuned: EmbeddedCloud, scripted: ScriptedNodes
+    ) -> None:
+        async def end_one_of_two(turn: Turn) -> None:
+            turn.events(delta("Hel"), delta("lo"), delta(None, "stop"))
+            turn.exchange.end()
+
+        scripted.script = end_one_of_two
+        reply = tuned.ask(chat(model="scripted", stream=True, n=2))
+        assert not reply.done
+        assert tuned.row(reply.headers["x-request-id"])["outcome"] == "truncated"
 
     def test_usage_that_contradicts_itself_is_no_evidence(self, tuned: EmbeddedCloud, scripted: ScriptedNodes) -> None:
         async def boast(turn: Turn) -> None:

@@ -208,7 +208,7 @@ class TestReload:
     def test_models_aliases_fallbacks_limits_and_prices(self, production: Production, workers: list[int]) -> None:
         cloud = production.cloud
         assert cloud.ask(chat(model="llama", max_tokens=1)).status == 404
-        first = cloud.row(cloud.ask(chat(max_tokens=4, ignore_eos=True)).headers["x-request-id"])
+        first = cloud.row(cloud.ask(chat(max_tokens=4)).headers["x-request-id"])
         production.config["models"] = [
             {"id": LLAMA, "aliases": ["llama"], "max_output_tokens": 50},
             {"id": "not-there", "fallbacks": [QWEN]},
@@ -230,7 +230,7 @@ class TestReload:
         assert {reply.json["error"]["code"] for reply in replies(LLAMA, 51)} == {"max_tokens_exceeded"}
         assert fell_back[0].headers["x-ratelimit-limit-requests"] == "7"
         time.sleep(1.0)  # the parent, which prices, looks at the file by itself
-        row = cloud.row(cloud.ask(chat(max_tokens=4, ignore_eos=True)).headers["x-request-id"])
+        row = cloud.row(cloud.ask(chat(max_tokens=4)).headers["x-request-id"])
         assert row["total_tokens"] == first["total_tokens"]
         assert int(row["cost_pusd"]) == row["total_tokens"] * 1000 * 10**6
         assert int(row["cost_pusd"]) > int(first["cost_pusd"])
@@ -259,7 +259,7 @@ class TestEnd:
         cloud = production.cloud
         conversations = [eventually(lambda pid=pid: production.connection_to(pid)) for pid in workers]
         for conversation in conversations:
-            conversation.send(CHAT, chat(max_tokens=TOKENS, ignore_eos=True, stream=True), cloud.key)
+            conversation.send(CHAT, chat(max_tokens=TOKENS, stream=True), cloud.key)
             conversation.until(lambda data: data.count(b"\n\n") > 4)
         if how == "SIGTERM to the parent":
             cloud.program.process.send_signal(signal.SIGTERM)

@@ -10,6 +10,7 @@ from pydantic import SecretStr
 from tests.flow import wire
 from tests.flow.clouds import CHAT, LLAMA, QWEN, EmbeddedCloud, chat
 
+LENGTHY = {"ignore_eos": True}  # the answer is as long as max_tokens lets it be
 HELLO = [{"role": "user", "content": "Hello"}]
 WEATHER = {
     "type": "function",
@@ -42,14 +43,23 @@ class TestOpenAi:
         body = chat(max_tokens=8, seed=1)
         directly = [wire.ask(node["endpoint_url"], CHAT, body).json for node in cloud.nodes(LLAMA)]
         texts = [answer["choices"][0]["message"]["content"] for answer in directly]
-        chunks = list(client.chat.completions.create(model=LLAMA, messages=HELLO, max_tokens=8, seed=1, stream=True))
+        chunks = list(
+            client.chat.completions.create(
+                model=LLAMA, messages=HELLO, max_tokens=8, seed=1, stream=True, extra_body=LENGTHY
+            )
+        )
         assert "".join(c.choices[0].delta.content or "" for c in chunks) in texts
         assert chunks[-1].choices[0].finish_reason == "length"
         assert all(chunk.usage is None for chunk in chunks)
 
     def test_streamed_usage(self, client: openai.OpenAI) -> None:
         *chunks, last = client.chat.completions.create(
-            model=LLAMA, messages=HELLO, max_tokens=8, stream=True, stream_options={"include_usage": True}
+            model=LLAMA,
+            messages=HELLO,
+            max_tokens=8,
+            stream=True,
+            stream_options={"include_usage": True},
+            extra_body=LENGTHY,
         )
         assert last.usage is not None
         assert (last.choices, last.usage.completion_tokens) == ([], 8)
@@ -92,7 +102,9 @@ class TestOpenAi:
         assert " " not in stopped.choices[0].text
 
     def test_streamed_completions(self, client: openai.OpenAI) -> None:
-        chunks = list(client.completions.create(model=QWEN, prompt="Once", max_tokens=6, stream=True))
+        chunks = list(
+            client.completions.create(model=QWEN, prompt="Once", max_tokens=6, stream=True, extra_body=LENGTHY)
+        )
         assert chunks[-1].choices[0].finish_reason == "length"
 
     @pytest.mark.parametrize("encoding", ["float", "base64"])
@@ -106,13 +118,15 @@ class TestOpenAi:
         assert client.models.retrieve(LLAMA).id == LLAMA
 
     def test_responses(self, cloud: EmbeddedCloud, client: openai.OpenAI) -> None:
-        answer = client.responses.create(model=LLAMA, input="Hello", max_output_tokens=8)
+        answer = client.responses.create(model=LLAMA, input="Hello", max_output_tokens=8, extra_body=LENGTHY)
         assert answer.output_text
         assert answer.usage is not None
         assert answer.usage.output_tokens == 8
 
     def test_streamed_responses(self, cloud: EmbeddedCloud, client: openai.OpenAI) -> None:
-        with client.responses.create(model=LLAMA, input="Hello", max_output_tokens=8, stream=True) as stream:
+        with client.responses.create(
+            model=LLAMA, input="Hello", max_output_tokens=8, stream=True, extra_body=LENGTHY
+        ) as stream:
             events = list(stream)
             request_id = stream.response.headers["x-request-id"]
         assert events[0].type == "response.created"
@@ -122,7 +136,9 @@ class TestOpenAi:
 
     async def test_async_client(self, cloud: EmbeddedCloud) -> None:
         async with openai.AsyncOpenAI(base_url=cloud.base_url, api_key=cloud.api_key) as client:
-            stream = await client.chat.completions.create(model=LLAMA, messages=HELLO, max_tokens=5, stream=True)
+            stream = await client.chat.completions.create(
+                model=LLAMA, messages=HELLO, max_tokens=5, stream=True, extra_body=LENGTHY
+            )
             chunks = [chunk async for chunk in stream]
         assert chunks[-1].choices[0].finish_reason == "length"
 
@@ -204,7 +220,12 @@ class TestLangChain:
     @pytest.fixture
     def model(self, cloud: EmbeddedCloud) -> ChatOpenAI:
         return ChatOpenAI(
-            base_url=cloud.base_url, api_key=SecretStr(cloud.api_key), model=LLAMA, max_retries=0, max_tokens=8
+            base_url=cloud.base_url,
+            api_key=SecretStr(cloud.api_key),
+            model=LLAMA,
+            max_retries=0,
+            max_tokens=8,
+            extra_body=LENGTHY,
         )
 
     def test_invoke_tells_usage(self, model: ChatOpenAI) -> None:

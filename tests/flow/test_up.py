@@ -49,7 +49,7 @@ class TestEnd:
         self, brief_cloud: EmbeddedCloud, how: signal.Signals
     ) -> None:
         """Ctrl-C reaches the whole process group, nodes too."""
-        conversation = brief_cloud.begin(chat(max_tokens=150, ignore_eos=True, stream=True))
+        conversation = brief_cloud.begin(chat(max_tokens=150, stream=True))
         conversation.until(lambda data: data.count(b"\n\n") > 4)
         os.killpg(brief_cloud.program.pid, how)
 
@@ -71,7 +71,7 @@ class TestEnd:
         config = tmp_path / "crosslogic.yaml"
         config.write_text("server:\n  drain_s: 0.5\n")
         cloud = start_up(tmp_path, "--nodes", 1, "--config", config)
-        conversation = cloud.begin(chat(max_tokens=5000, ignore_eos=True, stream=True))
+        conversation = cloud.begin(chat(max_tokens=5000, stream=True))
         head = conversation.until(lambda data: data.count(b"\n\n") > 4)
         assert cloud.program.stop() == 0
         reply = conversation.rest()

@@ -12,7 +12,7 @@ from crosslogic.gateway.errors import Refusal
 from crosslogic.gateway.models import ModelTable
 from crosslogic.gateway.relay import Ending, Relay
 from crosslogic.gateway.request import Call, model_not_found
-from crosslogic.gateway.stream import stream_reader
+from crosslogic.gateway.stream import StreamReader, stream_reader
 from crosslogic.gateway.upstream import Upstreams
 from crosslogic.gateway.visit import Attempt, GatewaySettings, Observer, Visit
 from crosslogic.gateway.watchdog import Watchdog
@@ -121,7 +121,7 @@ class Dispatcher:
                 connection.close()
                 return Attempt(call, candidate, None, Outcome.CLIENT_CLOSED)
             self._journal.intend(self._intent(visit, principal, call, node.id))
-            reader = stream_reader(call.endpoint.dialect, asked_for_usage=call.asked_for_usage) if call.stream else None
+            reader = _reader(call) if call.stream else None
             head = visit.headers + STREAM_HEADERS
             relay = Relay(exchange, head, reader, self._watchdog, self.settings.timeouts, total_deadline_s)
             request = self._upstreams.request(node, call, exchange, visit.request_id)
@@ -208,6 +208,10 @@ class Dispatcher:
             node_id,
             call.prompt_tokens_estimate,
         )
+
+
+def _reader(call: Call) -> StreamReader:
+    return stream_reader(call.endpoint.dialect, asked_for_usage=call.asked_for_usage, choices=call.choices)
 
 
 def _failure_name(attempt: Attempt) -> str:

@@ -34,7 +34,7 @@ class Fate(Enum):
 class StreamReader:
     """Framing and state common to the dialects; they override `_read`."""
 
-    def __init__(self, *, asked_for_usage: bool) -> None:
+    def __init__(self, *, asked_for_usage: bool, choices: int = 1) -> None:
         self.usage: Usage | None = None
         self.prompt_tokens: int | None = None  # where the engine tells them before its usage
         self.finish_reason: str | None = None
@@ -43,6 +43,7 @@ class StreamReader:
         self.ended = False
         self.events_counted = 0  # events that carried generated tokens: about one token each
         self._asked_for_usage = asked_for_usage
+        self._open_choices = choices  # that have not said why they ended
         self._partial = b""
 
     def feed(self, data: bytes) -> bytes:
@@ -64,8 +65,12 @@ class StreamReader:
 
     @property
     def complete(self) -> bool:
-        """Whether the answer is whole: it ended, and said why or told its usage."""
-        return not self.failed and (self.finish_reason is not None or (self.ended and self.usage is not None))
+        """Whether the answer is whole: it ended, and said why or told its usage; or each of its choices said why."""
+        if self.failed:
+            return False
+        if self.ended:
+            return self.finish_reason is not None or self.usage is not None
+        return self._open_choices <= 0
 
     def _keep_partial(self, data: bytes) -> bytes:
         """Split off the incomplete event at the end and keep it for the next packet."""
@@ -167,6 +172,7 @@ class OpenAiStream(StreamReader):
         for choice in chunk.choices:
             if choice.finish_reason is not None:
                 self.finish_reason = choice.finish_reason
+                self._open_choices -= 1
             carries_tokens = carries_tokens or choice.carries_tokens()
         self.events_counted += carries_tokens
         return Fate.PASS
@@ -223,8 +229,8 @@ class MessagesStream(StreamReader):
 
     _events = msgspec.json.Decoder(_MessagesEvent)
 
-    def __init__(self, *, asked_for_usage: bool) -> None:
-        super().__init__(asked_for_usage=asked_for_usage)
+    def __init__(self, *, asked_for_usage: bool, choices: int = 1) -> None:
+        super().__init__(asked_for_usage=asked_for_usage, choices=choices)
         self._counts = MessagesUsage()
 
     def _read(self, data: bytes) -> Fate:
@@ -236,6 +242,7 @@ class MessagesStream(StreamReader):
         elif event.type == "message_delta":
             if event.delta is not None and event.delta.stop_reason is not None:
                 self.finish_reason = event.delta.stop_reason
+                self._open_choices = 0
             if event.usage is not None:
                 self._take(event.usage)
         elif event.type == "message_stop":
@@ -265,5 +272,6 @@ _READERS: dict[Dialect, type[StreamReader]] = {
 }
 
 
-def stream_reader(dialect: Dialect, *, asked_for_usage: bool) -> StreamReader:
-    return _READERS[dialect](asked_for_usage=asked_for_usage)
+def stream_reader(dialect: Dialect, *, asked_for_usage: bool, choices: int = 1) -> StreamReader:
+    """A reader for an answer of so many choices."""
+    return _READERS[dialect](asked_for_usage=asked_for_usage, choices=choices)

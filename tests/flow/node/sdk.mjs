@@ -16,7 +16,7 @@ async function errorOf(promise) {
 
 async function streamed(headers = {}) {
   const stream = await client.chat.completions.create(
-    { model, messages, max_tokens: 6, stream: true, stream_options: { include_usage: true } },
+    { model, messages, max_tokens: 6, ignore_eos: true, stream: true, stream_options: { include_usage: true } },
     { headers },
   );
   const chunks = [];
@@ -24,7 +24,7 @@ async function streamed(headers = {}) {
   return chunks;
 }
 
-const whole = await client.chat.completions.create({ model, messages, max_tokens: 6 });
+const whole = await client.chat.completions.create({ model, messages, max_tokens: 6, ignore_eos: true });
 const chunks = await streamed();
 const events = [];
 for await (const event of await client.responses.create({ model, input: "Hello", max_output_tokens: 6, stream: true })) {
