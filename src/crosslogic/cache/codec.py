@@ -38,5 +38,5 @@ def read(data: bytes, *, most_bytes: int) -> Recording | None:
         elif mark != _PLAIN:
             return None
         return _decoder.decode(rest)
-    except (zlib.error, msgspec.MsgspecError):
+    except (zlib.error, msgspec.MsgspecError, UnicodeDecodeError):
         return None

@@ -78,7 +78,8 @@ def _stream_options(form: Form, fields: Fields) -> bytes:
     options = fields.get("stream_options")
     if form is Form.WHOLE or not isinstance(options, dict):
         return b""
-    return _canonical({name: value for name, value in options.items() if name != "include_usage"})
+    others = {name: value for name, value in options.items() if name != "include_usage"}
+    return _canonical(others) if others else b""
 
 
 def _digest(head: tuple[object, ...], rest: bytes) -> bytes:

@@ -44,11 +44,8 @@ class Salts:
 
     def salted(self, body: bytes, org_id: OrgId) -> bytes:
         """The body of a request, a JSON object with at least one member, with the salt as its last member."""
-        if b'"cache_salt"' in body:
-            own = _own.decode(body).cache_salt
-            ending = self._ending(org_id, own) if isinstance(own, str) and own else self._known_ending(org_id)
-        else:
-            ending = self._known_ending(org_id)
+        own = _own_salt(body) if b'"cache_salt"' in body else None
+        ending = self._known_ending(org_id) if own is None else self._ending(org_id, own)
         return body[: body.rindex(b"}")] + ending
 
     def _known_ending(self, org_id: OrgId) -> bytes:
@@ -61,3 +58,12 @@ class Salts:
 
     def _ending(self, org_id: OrgId, own: str | None = None) -> bytes:
         return b',"cache_salt":"%b"}' % cache_salt(self._secret, org_id, own)
+
+
+def _own_salt(body: bytes) -> str | None:
+    """What the caller gave; what is not a text is none."""
+    try:
+        own = _own.decode(body).cache_salt
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    return own if isinstance(own, str) and own else None

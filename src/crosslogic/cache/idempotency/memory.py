@@ -82,6 +82,12 @@ class MemorySlots:
         """Give the slot up."""
         self._put(key, machine.release(self._slot(key), holder, self._now_s()))
 
+    def forget(self, key: SlotKey, holder: str) -> None:
+        """Remember nothing of this holder's slot, done or not."""
+        slot = self._slot(key)
+        if slot is not None and slot.holder == holder:
+            self._forget(key)
+
     def _slot(self, key: SlotKey) -> Slot | None:
         return self._running.get(key) or self._done.get(key)
 

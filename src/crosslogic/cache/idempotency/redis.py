@@ -75,14 +75,18 @@ class RedisSlots:
 
     async def complete(self, key: SlotKey, fingerprint: bytes, holder: str, recording: Recording | None) -> bool:
         """Put the answer into the slot; False when Redis did not take it in time."""
-        await self._own.complete(key, fingerprint, holder, recording)
         answer = b""
         if recording is not None and recording.size_bytes <= self._most_answer_bytes:
             answer = await packed(recording)
         try:
-            await self._ask(key, "complete", fingerprint, holder, self._ttl_ms, answer)
+            reply = await self._ask(key, "complete", fingerprint, holder, self._ttl_ms, answer)
         except Unavailable:
+            await self._own.complete(key, fingerprint, holder, recording)
             return False
+        if reply[0] == b"kept":  # another worker has begun since, or finished: its word counts
+            self._own.forget(key, holder)
+        else:
+            await self._own.complete(key, fingerprint, holder, recording)
         return True
 
     def release(self, key: SlotKey, holder: str) -> None:
