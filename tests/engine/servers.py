@@ -100,23 +100,17 @@ class Engines:
 
     def __init__(self, directory: Path) -> None:
         self.chat = [EngineServer(CHAT_MODEL, directory, *TOOLS) for _ in range(2)]
-        self._directory = directory
-        self._embedding: EngineServer | None = None
-
-    def start_embedding(self) -> None:
-        """Begin to start the third one, when the first two no longer need the machine for that."""
-        self._embedding = EngineServer(EMBEDDING_MODEL, self._directory, "--runner", "pooling")
+        self._embedding = EngineServer(EMBEDDING_MODEL, directory, "--runner", "pooling")
 
     @property
     def embedding(self) -> EngineServer:
-        assert self._embedding is not None
+        """The one that embeds. Nothing but the tests that need it waits for it."""
         self._embedding.wait_until_ready()
         return self._embedding
 
     def stop(self) -> None:
         for server in (*self.chat, self._embedding):
-            if server is not None:
-                server.stop()
+            server.stop()
 
 
 def pytest_configure() -> None:
@@ -130,7 +124,6 @@ def engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engines]:
     try:
         for server in running.chat:
             server.wait_until_ready()
-        running.start_embedding()
         yield running
     finally:
         running.stop()

@@ -111,8 +111,8 @@ def test_the_dead_node_is_found_out_and_taken_back_when_it_serves_again(
         return str(next(node["status"] for node in cloud.nodes() if node["endpoint_url"] == victim.url))
 
     victim.process.wait(30)
+    victim.start_again()  # which takes longer than to be found dead
     eventually(lambda: status() == "dead", 30)
-    victim.start_again()
     victim.wait_until_ready()
     eventually(lambda: status() == "active", 30)
 

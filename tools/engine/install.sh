@@ -45,6 +45,7 @@ packages=$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("pu
 mkdir -p "$packages/vllm-0.32.0+cpu.dist-info"
 printf 'Metadata-Version: 2.1\nName: vllm\nVersion: 0.32.0+cpu\n' >"$packages/vllm-0.32.0+cpu.dist-info/METADATA"
 
+unset PYTHONDONTWRITEBYTECODE # the server's start is slow enough without compiling each time
 OMP_NUM_THREADS=1 "$venv/bin/python" "$here/tiny_model.py" "$venv/tiny-llama"
 
 echo "$wanted" >"$stamp"
