@@ -124,8 +124,8 @@ class OnePlace:
         return 1
 
 
-def desk(name: str, capacity: Plenty | OnePlace, lane: Lane | None = None) -> Desk:
-    queue = FairQueue(policy(name).new_order, Bounds(20_000, 20_000))
+def desk(name: str, capacity: Plenty | OnePlace, lane: Lane | None = None, *, shared: bool = False) -> Desk:
+    queue = FairQueue(policy(name, shared=shared).new_order, Bounds(20_000, 20_000))
     return Desk(queue, capacity) if lane is None else Desk(queue, capacity, lane_of=lambda _: lane)
 
 
@@ -135,6 +135,7 @@ async def main() -> None:
         ("no queue", NullQueue()),
         ("fifo", MemoryQueue(desk("fifo", Plenty()), SystemClock())),
         ("weighted_fair", MemoryQueue(desk("weighted_fair", Plenty()), SystemClock())),
+        ("weighted_fair, shared counters", MemoryQueue(desk("weighted_fair", Plenty(), shared=True), SystemClock())),
         ("weighted_fair, reserved lane", MemoryQueue(desk("weighted_fair", Plenty(), Lane(8, 4)), SystemClock())),
     ):
         turn_us, done_us = await turn_and_done(queue)

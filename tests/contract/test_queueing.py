@@ -11,10 +11,13 @@ import pytest_asyncio
 
 from crosslogic.kernel.clock import SystemClock
 from crosslogic.net.redis import RedisConnection
+from crosslogic.queueing.desk import Desk
+from crosslogic.queueing.fair_queue import FairQueue
 from crosslogic.queueing.lanes import Lane
 from crosslogic.queueing.memory import MemoryQueue
 from crosslogic.queueing.model import Bounds, Shed, ShedReason, Standing, TrafficClass, Turn, TurnAsk
 from crosslogic.queueing.null import NullQueue
+from crosslogic.queueing.policies import policy
 from crosslogic.queueing.redis import RedisQueue
 from tests.contract.limits_rig import eventually
 from tests.contract.queueing_rig import Places, Rig, Worker, ask, desk, reserved
@@ -222,18 +225,19 @@ async def test_the_bound_of_all_holds_over_all_workers(make: MakeRig) -> None:
 
 async def test_service_follows_the_weights(make: MakeRig) -> None:
     rig = await make(bounds=Bounds(2000, 1000))
-    for worker in rig.workers:
+    for number, worker in enumerate(rig.workers):
+        light, heavy = f"light{number}", f"heavy{number}"
         first = await turn(worker, ask(now_s(), "z"))
         calls = [
             asyncio.create_task(worker.serve(ask(now_s(), tenant, weight=weight, tokens=100)))
-            for tenant, weight in (("a", 1.0), ("b", 3.0))
+            for tenant, weight in ((light, 1.0), (heavy, 3.0))
             for _ in range(60)
         ]
         await asyncio.sleep(0)
         worker.end(first)
         await asyncio.gather(*calls)
         served = Counter(worker.served[1:61])
-        assert served["b"] == pytest.approx(3 * served["a"], rel=0.1)
+        assert served[heavy] == pytest.approx(3 * served[light], rel=0.1)
 
 
 async def test_a_tenant_that_waits_at_all_workers_gets_no_more_than_one_that_waits_at_one(make: MakeRig) -> None:
@@ -343,6 +347,40 @@ async def test_lines_that_share_nodes_take_turns(make: MakeRig) -> None:
     worker.end(held)
     await asyncio.gather(*calls)
     assert sorted(worker.served[1:3]) == sorted(worker.served[3:5]) == ["x", "y"]
+
+
+class TwoNodes:
+    """A node for each of two lines."""
+
+    def __init__(self) -> None:
+        self.places = {"x": Places(1), "y": Places(1)}
+
+    def free(self, line: str) -> int:
+        return self.places[line].free(line)
+
+    def total(self, line: str) -> int:
+        return 1
+
+
+async def test_lines_that_share_nothing_do_not_wait_for_each_other() -> None:
+    nodes = TwoNodes()
+    queue = MemoryQueue(Desk(FairQueue(policy("fifo").new_order), nodes), SystemClock())
+
+    async def begin(line: str) -> None:
+        request = ask(now_s())
+        request.line = line
+        assert isinstance(await queue.turn(request), Turn)
+        nodes.places[line].dispatch()
+
+    for line in "xy":
+        await begin(line)
+    tasks = [asyncio.create_task(begin(line)) for line in "xy"]
+    await asyncio.sleep(0)
+    for line in "xy":
+        nodes.places[line].count = 2
+    queue.places_changed()
+    await asyncio.wait_for(asyncio.gather(*tasks), 1.0)
+    await queue.close()
 
 
 async def test_where_no_node_could_serve_the_scheduler_is_left_to_say_so(make: MakeRig) -> None:

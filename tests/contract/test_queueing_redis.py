@@ -182,6 +182,38 @@ async def test_a_redis_that_forgot_is_told_everything_again(server: OwnRedis, st
     assert counters(one).values == before
 
 
+async def test_who_comes_to_a_worker_that_was_idle_is_lifted_to_the_present_of_all(
+    server: OwnRedis, stack: AsyncExitStack
+) -> None:
+    busy, idle = await worker(stack, server.url), await worker(stack, server.url)
+    await run(idle, "late", 10)
+    for _ in range(20):
+        await run(busy, "a", 500)
+    assert counters(busy).virtual > 10_000.0
+    await eventually(lambda: counters(idle).virtual == counters(busy).virtual)
+    await run(idle, "late", 10)
+    assert counters(idle).value("late") >= counters(busy).virtual
+
+
+async def test_what_was_charged_while_the_connection_was_cut_is_told_later(
+    server: OwnRedis, stack: AsyncExitStack
+) -> None:
+    wire = Wire(server.port)
+    await wire.start()
+    one = await worker(stack, wire.url)
+    await run(one, "a", 100)
+    await eventually(lambda: not counters(one).changes and shared(one)._sent is None)
+    await wire.cut()
+    await eventually(lambda: shared(one).degraded)
+    await run(one, "a", 100)
+    await asyncio.sleep(0.2)  # some reports have failed meanwhile
+    expected = counters(one).values["a"]
+    await wire.start()
+    await eventually(lambda: not shared(one).degraded)
+    await eventually(lambda: _knows(server, "a", expected))
+    await wire.cut()
+
+
 async def test_answers_that_are_lost_count_at_most_twice(server: OwnRedis, stack: AsyncExitStack) -> None:
     wire = Wire(server.port)
     await wire.start()
@@ -221,7 +253,7 @@ async def test_every_key_carries_the_hash_tag_and_expires(server: OwnRedis, stac
     await eventually(lambda: _knows(server, "a", counters(one).values["a"]))
     keys = await server.say("KEYS", "*")
     assert isinstance(keys, list)
-    assert len(keys) == 3
+    assert len(keys) == 4
     for name in keys:
         assert name.startswith(b"{queue-test}:")
         lasts_ms = await server.say("PTTL", name)

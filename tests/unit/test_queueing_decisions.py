@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import hypothesis.strategies as st
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 
 from crosslogic.kernel.errors import ConfigurationError
 from crosslogic.queueing.counters import Change, Counters, SharedCounters
@@ -92,6 +92,7 @@ def test_an_output_token_costs_two_and_a_prompt_token_one() -> None:
     assert ask("a", prompt_tokens=7, output_tokens=5).cost == 17.0
 
 
+@settings(max_examples=600, deadline=None)
 @given(
     operations=st.lists(st.tuples(st.booleans(), st.integers(-50, 50)), max_size=12),
     cut=st.integers(0, 12),
@@ -154,3 +155,17 @@ def test_what_is_reserved_is_not_refused_on_the_strength_of_an_estimate() -> Non
     queue.end(queue.start(ask("second", RESERVED), 0.0), 10.0, 20.0)
     assert queue.offer(TurnAsk("r", "m", "r", 25.0, traffic=RESERVED), 20.0) == Queued(1, 20.0)
     assert isinstance(queue.offer(TurnAsk("s", "m", "s", 25.0), 20.0), Shed)
+
+
+def test_what_was_put_back_is_the_last_of_its_class_to_give_way() -> None:
+    queue = FairQueue(policy("priority").new_order, Bounds(waiting=2, waiting_per_tenant=2))
+    interrupted = ask("interrupted")
+    queue.offer(interrupted, 0.0)
+    turn = queue.start(interrupted, 0.0)
+    queue.offer(ask("newcomer"), 1.0)
+    queue.end(turn, 0.0, 1.0)
+    queue.offer(interrupted, 1.0)
+    answer = queue.offer(ask("high", priority=2), 2.0)
+    assert isinstance(answer, Queued)
+    assert answer.displaced is not None
+    assert answer.displaced.id == "newcomer"

@@ -6,8 +6,9 @@ of the others; nothing on the path of a request waits for that. One call is unde
 
 How stale that is: a worker decides by what the others had charged at most `sync_s` and a round trip ago (`calm_s`
 while nobody waits anywhere); where more than 64 tenants wait here, each is asked about in turn, so with n tenants at
-most n/64 times as long ago. What waits elsewhere is known as a whole after `sync_s`, of each tenant after
-`lengths_every_s`; in that time each worker may overshoot the bounds by what arrives at it.
+most n/64 times as long ago. Of a lane that is idle here, the present is known as of the last heartbeat. What waits
+elsewhere is known as a whole after `sync_s`, of each tenant after `lengths_every_s`; in that time each worker may
+overshoot the bounds by what arrives at it.
 
 Without Redis (an error, or no answer within `wait_s`) each worker goes on alone: fair among the tenants that wait
 here, with an equal share of the bounds (1/N of the workers it last knew). What it charged meanwhile is told when
@@ -80,6 +81,7 @@ class RedisQueue(MemoryQueue):
         self._told_s = float("-inf")
         self._told_waiting = 0
         self._lengths_at_s = float("-inf")
+        self._idle_at_s = float("-inf")
         self._number = 0
         self._logged_s = float("-inf")
         self._closing = False
@@ -122,6 +124,9 @@ class RedisQueue(MemoryQueue):
         lengths = now_s - self._lengths_at_s >= self._lengths_every_s
         if lengths:
             self._lengths_at_s = now_s
+        idle = now_s - self._idle_at_s >= self._heartbeat_s
+        if idle:
+            self._idle_at_s = now_s
         self._number += 1
         return share.write(
             self.desk.queue,
@@ -131,6 +136,7 @@ class RedisQueue(MemoryQueue):
             self._dead_after_s,
             now_s,
             lengths=lengths,
+            idle=idle,
         )
 
     def _send(self, report: Report, whole_script: bool = False) -> None:

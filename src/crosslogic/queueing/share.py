@@ -57,12 +57,23 @@ def has_news(queue: FairQueue) -> bool:
 
 
 def write(
-    queue: FairQueue, prefix: str, session: str, number: int, dead_after_s: float, now_s: float, *, lengths: bool
+    queue: FairQueue,
+    prefix: str,
+    session: str,
+    number: int,
+    dead_after_s: float,
+    now_s: float,
+    *,
+    lengths: bool,
+    idle: bool,
 ) -> Report:
-    """The next report. Takes the changes out of the counters. `lengths`: with what waits of each tenant."""
+    """The next report. Takes the changes out of the counters.
+
+    `lengths`: with what waits of each tenant. `idle`: also about lanes without news, to learn where their present is.
+    """
     lanes: list[_LaneReport] = []
     for name, order, counters in _shared_lanes(queue):
-        if not counters.changes and not len(order):
+        if not (idle or counters.changes or len(order)):
             continue
         changes = counters.take_changes()
         if len(changes) > MAX_CHANGES:
