@@ -13,6 +13,13 @@ FORBIDDEN = {
 }  # fmt: skip
 
 PURE = (
+    "cache/codec.py",
+    "cache/idempotency/slot.py",
+    "cache/key.py",
+    "cache/model.py",
+    "cache/policy.py",
+    "cache/salt.py",
+    "cache/tap.py",
     "fleet/backends/answers.py",
     "fleet/lifecycle.py",
     "fleet/model.py",

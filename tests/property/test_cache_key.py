@@ -8,7 +8,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from crosslogic.cache.key import IGNORED, cache_key, fingerprint, meaning_of, read_fields, slot_digest
+from crosslogic.cache.key import IGNORED, cache_key, fingerprint, key_named, meaning_of, read_fields, slot_digest
 from crosslogic.cache.model import CacheKey, Form, Question
 from tests.cache_samples import CHAT, ORG, OTHER_ORG, question
 
@@ -131,3 +131,11 @@ def test_a_repeat_with_another_form_is_another_request() -> None:
 def test_what_cannot_be_compared_has_no_key_but_still_a_fingerprint(body: bytes) -> None:
     assert read_fields(body) is None
     assert len(fingerprint(question(body))) == 32
+
+
+def test_a_key_can_be_named_again_by_its_own_org_alone() -> None:
+    mine = key(question())
+    assert key_named(ORG, mine.shown) == mine
+    assert key_named(OTHER_ORG, mine.shown) != mine
+    for wrong in ("", "xyz", mine.shown[:-2], mine.shown + "00", "ä" * 64):
+        assert key_named(ORG, wrong) is None

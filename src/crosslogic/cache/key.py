@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from crosslogic.cache.model import CacheKey, Form, Question
+from crosslogic.kernel.ids import OrgId
 
 Fields = dict[str, Any]
 
@@ -59,6 +60,15 @@ def cache_key(question: Question, fields: Fields, meaning: bytes) -> CacheKey:
     """The key of a request whose body has these fields, and so this meaning."""
     head = (question.org_id, question.endpoint, question.model, question.form, _stream_options(question.form, fields))
     return CacheKey(question.org_id, _digest(head, meaning))
+
+
+def key_named(org_id: OrgId, shown: str) -> CacheKey | None:
+    """The key that one of this org was shown as (`x-cache-key`); None for what is no such name."""
+    try:
+        digest = bytes.fromhex(shown)
+    except ValueError:
+        return None
+    return CacheKey(org_id, digest) if len(digest) == hashlib.sha256().digest_size else None
 
 
 def fingerprint(question: Question) -> bytes:
