@@ -94,6 +94,36 @@ class TestStreams:
         assert reply.seconds < 0.4
 
 
+class TestOldCallers:
+    """HTTP/1.0 knows no chunks: the end of the connection ends an answer, and a reset says that it is not whole."""
+
+    def _stream(self, cloud: EmbeddedCloud) -> bytes:
+        body = json.dumps(chat(model="scripted", stream=True)).encode()
+        conversation = wire.Conversation(cloud.url)
+        head = f"POST {CHAT} HTTP/1.0\r\nconnection: keep-alive\r\nauthorization: Bearer {cloud.api_key}\r\n"
+        conversation.socket.sendall(head.encode() + b"content-length: %d\r\n\r\n" % len(body) + body)
+        conversation.socket.settimeout(5)
+        while piece := conversation.socket.recv(65536):
+            conversation.received += piece
+        return conversation.received
+
+    def test_get_their_stream_without_chunk_framing(self, tuned: EmbeddedCloud) -> None:
+        head, _, body = self._stream(tuned).partition(b"\r\n\r\n")
+        assert b"transfer-encoding" not in head
+        assert b"connection: close" in head
+        assert body.startswith(b"data: {")
+        assert body.endswith(b"\n\ndata: [DONE]\n\n")
+
+    def test_see_a_truncated_one_reset(self, tuned: EmbeddedCloud, scripted: ScriptedNodes) -> None:
+        async def cut(turn: Turn) -> None:
+            turn.events(delta("Hel"))
+            turn.exchange.abort()
+
+        scripted.script = cut
+        with pytest.raises(ConnectionResetError):
+            self._stream(tuned)
+
+
 class TestAddresses:
     def _names(self, cloud: EmbeddedCloud) -> tuple[str, str]:
         key = cloud.admin.get("/admin/keys").json()["data"][0]

@@ -136,6 +136,12 @@ class TestRefusedStart:
         file.touch()
         assert "--data-dir" in self._refused("up", "--port", free_port(), "--data-dir", file / "data")
 
+    def test_ready_file_that_cannot_be_written(self, tmp_path: Path) -> None:
+        place = tmp_path / "missing" / "ready.json"
+        said = self._refused("up", "--port", free_port(), "--data-dir", tmp_path / "data", "--ready-file", place)
+        assert "--ready-file" in said
+        assert list(tmp_path.iterdir()) == []
+
     def test_bad_yaml(self, tmp_path: Path) -> None:
         config = tmp_path / "crosslogic.yaml"
         config.write_text("server:\n  prot: 80\n")

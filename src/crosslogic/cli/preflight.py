@@ -47,6 +47,15 @@ def require_directory(path: Path) -> None:
         ) from None
 
 
+def require_place_for(path: Path, *, setting: str) -> None:
+    """A file can be made at `path`, whose directory must be there. `setting` says where another one is chosen."""
+    try:
+        with tempfile.TemporaryFile(dir=path.parent):
+            return
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be written: {error.strerror}; choose another {setting}") from None
+
+
 @contextmanager
 def directory_held(path: Path) -> Iterator[None]:
     """Keep `path` to this process; the lock goes with the process, however it ends."""

@@ -8,7 +8,13 @@ import typer
 
 from crosslogic.cli.flags import given
 from crosslogic.cli.options import ConfigOption, read_settings
-from crosslogic.cli.preflight import directory_held, raise_open_files, require_directory, require_port
+from crosslogic.cli.preflight import (
+    directory_held,
+    raise_open_files,
+    require_directory,
+    require_place_for,
+    require_port,
+)
 from crosslogic.cli.servers import database_state, redis_state
 from crosslogic.settings import Settings
 from crosslogic.settings.options import UpOptions
@@ -46,6 +52,8 @@ def up(
     if nodes is None:
         nodes = 0 if settings.nodes else SIMULATED_NODES
     require_port(settings.server.host, settings.server.port, setting="--port")
+    if ready_file is not None:
+        require_place_for(ready_file, setting="--ready-file")
     asyncio.run(_require_servers(settings))
     require_directory(settings.data_dir)
     raise_open_files()

@@ -26,6 +26,8 @@ class Exchange:
         "_chunked",
         "_connection",
         "_keep_alive",
+        "_knows_chunks",
+        "_until_close",
         "body",
         "client_ip",
         "closed",
@@ -50,6 +52,8 @@ class Exchange:
         body: bytes,
         keep_alive: bool,
         client_ip: str,
+        *,
+        knows_chunks: bool = True,
     ) -> None:
         self.method = method
         self.path = path
@@ -67,6 +71,8 @@ class Exchange:
         self._connection = connection
         self._keep_alive = keep_alive
         self._chunked = False
+        self._knows_chunks = knows_chunks  # False: HTTP/1.0
+        self._until_close = False
         self._bodiless = method == b"HEAD"
 
     def header(self, name: bytes) -> bytes | None:
@@ -84,13 +90,20 @@ class Exchange:
     def start(self, status: int, header_lines: bytes, length: int | None = None) -> None:
         """Send status and headers. `header_lines` are complete lines (`name: value\\r\\n`).
 
-        Without `length` (bytes) the body goes out in chunks.
+        Without `length` (bytes) the body goes out in chunks, or to the end of the connection for an HTTP/1.0 client.
         """
         if not self.alive:
             return
         self.started = True
-        self._chunked = length is None
-        framing = b"transfer-encoding: chunked\r\n" if length is None else b"content-length: %d\r\n" % length
+        if length is not None:
+            framing = b"content-length: %d\r\n" % length
+        elif self._knows_chunks:
+            self._chunked = True
+            framing = b"transfer-encoding: chunked\r\n"
+        else:
+            self._until_close = True
+            self._keep_alive = False
+            framing = b""
         self._connection.send(self._head(status, header_lines, framing))
 
     def write(self, data: bytes) -> None:
@@ -122,7 +135,8 @@ class Exchange:
         """Cut the connection without finishing the answer: the client must see that it is not whole."""
         if self.alive:
             self.ended = True
-            self._connection.cut(reset=reset)
+            # Where the end of the connection is the end of the answer, only a reset tells that it is none.
+            self._connection.cut(reset=reset or self._until_close)
 
     def _head(self, status: int, header_lines: bytes, framing: bytes) -> bytes:
         if self._connection.draining:

@@ -172,6 +172,7 @@ class ServerConnection(asyncio.Protocol):
             # An upgrade is an offer (RFC 9110 §7.8): the request is answered as it is, and is the connection's last.
             self._parser.should_keep_alive() and not self._parser.should_upgrade(),
             self._client_ip,
+            knows_chunks=self._parser.get_http_version() != "1.0",
         )
         self._headers, self._body = [], []
         if self._active is None:
