@@ -64,7 +64,7 @@ async def test_what_was_there_at_the_start_resolves(sync: DirectorySync, directo
 async def test_all_keys_are_loaded_over_many_pages(
     engine: AsyncEngine, directory: Directory, tenancy: TenancyService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("crosslogic.tenancy.sync._PAGE", 3)
+    monkeypatch.setattr("crosslogic.tenancy.sync._FIRST_PAGE", 3)
     await tenancy.create_org("acme")
     await tenancy.create_environment("acme", "prod")
     created = [await tenancy.create_key("acme", "prod", name=str(n)) for n in range(7)]

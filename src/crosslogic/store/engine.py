@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from sqlalchemy import URL, Connection, event, make_url, text
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -79,6 +80,7 @@ def _postgresql_engine(url: URL, pool_size: int) -> AsyncEngine:
         max_overflow=pool_size,
         pool_timeout=CONNECT_TIMEOUT_S,
         pool_pre_ping=True,  # PostgreSQL may be restarted at any time
+        json_deserializer=msgspec.json.decode,
         connect_args=connect_args,
     )
 
@@ -88,7 +90,13 @@ def _sqlite_engine(url: URL, pool_size: int) -> AsyncEngine:
     parent = Path(url.database).absolute().parent
     if not parent.is_dir():
         raise ConfigurationError(f"the directory {parent} of the SQLite database does not exist; create it")
-    engine = create_async_engine(url, pool_size=pool_size, max_overflow=pool_size, pool_timeout=CONNECT_TIMEOUT_S)
+    engine = create_async_engine(
+        url,
+        pool_size=pool_size,
+        max_overflow=pool_size,
+        pool_timeout=CONNECT_TIMEOUT_S,
+        json_deserializer=msgspec.json.decode,  # a start reads some 300,000 documents: ten times as quick as json
+    )
     event.listen(engine.sync_engine, "connect", _prepare_sqlite)
     event.listen(engine.sync_engine, "begin", _begin_sqlite)
     event.listen(engine.sync_engine, "invalidate", _roll_back_sqlite)
