@@ -331,6 +331,22 @@ async def test_thousands_are_cleared_and_nothing_is_left_behind(server: OwnRedis
         assert 0 < await client.pttl(cache._keys(key())[2]) <= 61_000
 
 
+async def test_answers_whose_time_is_over_no_longer_count(server: OwnRedis, connection: RedisConnection) -> None:
+    cache = RedisCache(connection, SystemClock(), wait_s=PATIENT_S, most_org_bytes=20_000)
+    cache.set(key("long"), noise(3000), 600.0)
+    for number in range(4):
+        cache.set(key(str(number)), noise(3000), 0.05)
+    await asyncio.sleep(0.1)
+    for name in ("b", "c", "d"):
+        cache.set(key(name), noise(3000), 60.0)
+    await eventually(lambda: _in(cache, key("d")))
+    assert await cache.get(key("long")) is not None
+    index, sizes = cache._keys(key())[1:]
+    assert await server.say("ZCARD", index) == 4
+    assert await server.say("HLEN", sizes) == 5  # and the sum
+    assert int(str(await server.say("HGET", sizes, "total"), "ascii")) < 4 * 3700  # type: ignore[call-overload]
+
+
 async def test_everything_that_is_kept_ends_by_itself(server: OwnRedis, connection: RedisConnection) -> None:
     cache = RedisCache(connection, SystemClock(), wait_s=PATIENT_S)
     for number in range(20):

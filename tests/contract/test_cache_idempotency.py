@@ -12,7 +12,7 @@ from crosslogic.cache.idempotency.memory import MemorySlots
 from crosslogic.cache.idempotency.ports import SlotKey, Slots
 from crosslogic.cache.idempotency.redis import RedisSlots
 from crosslogic.cache.idempotency.service import Claim, Idempotency, Problem
-from crosslogic.cache.idempotency.slot import CONFLICT, JOIN, RUN, SPENT, Replay
+from crosslogic.cache.idempotency.slot import CONFLICT, JOIN, RUN, SPENT, Decision, Replay
 from crosslogic.cache.model import Recording
 from crosslogic.kernel.clock import ManualClock, SystemClock
 from crosslogic.kernel.errors import Unavailable
@@ -329,6 +329,26 @@ async def test_closing_gives_up_what_runs(rig: Rig) -> None:
     await released(rig, KEY, BODY, "after the restart")
 
 
+class Unheard(MemorySlots):
+    """Slots that are taken, but whose word never comes back: Redis while the network eats its answers."""
+
+    async def begin(self, key: SlotKey, fingerprint: bytes, holder: str) -> Decision:
+        decision = self.decide(key, fingerprint, holder)
+        await asyncio.sleep(60)
+        return decision
+
+
+async def test_who_is_cancelled_before_it_hears_that_it_runs_leaves_the_slot_free() -> None:
+    slots = Unheard(ManualClock())
+    service = Idempotency(slots)
+    claiming = asyncio.create_task(service.claim(KEY, BODY, "first", always))
+    await eventually(lambda: len(slots) == 1)
+    claiming.cancel()
+    await asyncio.gather(claiming, return_exceptions=True)
+    assert slots.decide(KEY, BODY, "second") == RUN
+    await service.close()
+
+
 async def test_a_long_run_keeps_its_slot_by_renewing_it(redis_url: str, redis_prefix: str) -> None:
     connections = [await RedisConnection.connect(redis_url) for _ in range(2)]
     one, two = (
@@ -446,6 +466,32 @@ async def test_of_two_that_begin_while_answers_are_lost_one_runs(server: OwnRedi
 
     await eventually(delivered)
     assert await elsewhere.begin(KEY, BODY, "second") == Replay(recording())
+
+
+async def test_who_begins_here_while_redis_is_silent_is_found_by_whom_redis_lets_run(
+    server: OwnRedis, stack: AsyncExitStack
+) -> None:
+    slots = RedisSlots(await connected(stack, server.url), SystemClock(), wait_s=0.5, away_s=5.0)
+    await slots.begin(OTHER_KEY, BODY, "loads the script")
+    server.pause()
+    unlucky = asyncio.create_task(slots.begin(SlotKey(ORG, b"u" * 32), BODY, "unlucky"))
+    await asyncio.sleep(0.4)
+    second = asyncio.create_task(slots.begin(KEY, BODY, "second"))
+    await unlucky  # now Redis is taken for away, but the second still waits for its word
+    assert await slots.begin(KEY, BODY, "first") == RUN
+    server.resume()
+    assert await second == JOIN
+
+
+async def test_a_holder_that_redis_forgot_yields_to_its_successor(server: OwnRedis, stack: AsyncExitStack) -> None:
+    one, two = [RedisSlots(await connected(stack, server.url), SystemClock(), wait_s=PATIENT_S) for _ in range(2)]
+    assert await one.begin(KEY, BODY, "first") == RUN
+    await server.say("FLUSHALL")
+    assert await two.begin(KEY, BODY, "second") == RUN
+    assert await one.complete(KEY, BODY, "first", recording(b"first"))
+    assert await two.complete(KEY, BODY, "second", recording(b"second"))
+    for slots in (one, two):  # whoever asks where, there is one answer
+        assert await slots.begin(KEY, BODY, "third") == Replay(recording(b"second"))
 
 
 async def test_everything_in_redis_ends_by_itself(server: OwnRedis, stack: AsyncExitStack) -> None:
