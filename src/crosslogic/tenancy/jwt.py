@@ -49,7 +49,7 @@ class JwtVerifier:
         self.rules = rules
         self.issuer_keys = issuer_keys
         self._clock = clock
-        self._secret = None if secret is None else OctKey.import_key(secret)
+        self._secret = None if secret is None else _symmetric(secret)
         self._algorithms = possible if algorithms is None else possible & set(algorithms)
         if not self._algorithms:
             raise ConfigurationError("auth.jwt.algorithms leaves no algorithm that secret or jwks_url could verify")
@@ -92,6 +92,13 @@ class JwtVerifier:
         if algorithm == SYMMETRIC:
             return self._secret
         return self.issuer_keys.find(algorithm, key_id) if self.issuer_keys is not None else None
+
+
+def _symmetric(secret: bytes) -> OctKey:
+    try:
+        return OctKey.import_key(secret)
+    except (JoseError, ValueError):
+        raise ConfigurationError("auth.secret is a public key, which everybody knows; use a random secret") from None
 
 
 def looks_like_token(token: bytes) -> bool:
