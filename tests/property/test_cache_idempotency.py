@@ -5,7 +5,6 @@ import secrets
 from collections.abc import Coroutine
 from typing import Any
 
-import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
@@ -192,11 +191,3 @@ def test_slots_of_two_workers_on_redis_keep_the_promise(redis_url: str) -> None:
             max_examples=100, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
         ),
     )
-
-
-@pytest.mark.parametrize("wrong", [RUN, JOIN])
-def test_the_model_itself_tells_right_from_wrong(wrong: Decision) -> None:
-    model = Model()
-    request = Request(KEYS[0], b"x" * 32, 0, 1)
-    model.done[KEYS[0]] = (request, True)
-    assert model.expected(KEYS[0], b"x" * 32) != wrong
