@@ -59,6 +59,7 @@ if what == 'clear' then
     lived = lived + redis.call('UNLINK', ARGV[3] .. digest)
     forget(digest)
   end
+  if redis.call('EXISTS', index) == 0 then redis.call('DEL', sizes) end
   return {#digests, lived}
 end
 
