@@ -58,8 +58,14 @@ PURE = (
     "simulator/prefix.py",
     "telemetry/metrics.py",
     "telemetry/redaction.py",
+    "tenancy/audit.py",
+    "tenancy/claims.py",
     "tenancy/directory.py",
+    "tenancy/inherit.py",
     "tenancy/model.py",
+    "tenancy/networks.py",
+    "tenancy/rules.py",
+    "tenancy/scope_check.py",
 )
 
 
