@@ -19,6 +19,7 @@ from crosslogic.gateway.models import ModelTable
 from crosslogic.gateway.observer import TelemetryObserver
 from crosslogic.gateway.pipeline import Pipeline
 from crosslogic.gateway.prompt_count import PromptCounter
+from crosslogic.gateway.turns import Turns
 from crosslogic.gateway.upstream import Upstreams
 from crosslogic.gateway.visit import GatewaySettings
 from crosslogic.gateway.watchdog import Watchdog
@@ -29,6 +30,7 @@ from crosslogic.limits.model import Layer, Limits, Scope
 from crosslogic.metering.model import Intent, UsageRecord
 from crosslogic.net.client import Sink
 from crosslogic.net.exchange import Exchange
+from crosslogic.queueing.null import NullQueue
 from crosslogic.scheduling.pool import Pool
 from crosslogic.scheduling.registry import new_strategy
 from crosslogic.scheduling.scheduler import Scheduler
@@ -145,9 +147,11 @@ def build() -> Gateway:
     upstreams._origins = {node.id: (node, Upstream()) for node in nodes}
     journal = DurableAtOnce()
     observer = TelemetryObserver(Metrics(Slots()), LogWriter(bytes, buffer_lines=100))
+    scheduler = Scheduler(pool, new_strategy("least_loaded"), random.Random(), SystemClock())
     dispatcher = Dispatcher(
         models=models,
-        scheduler=Scheduler(pool, new_strategy("least_loaded"), random.Random(), SystemClock()),
+        scheduler=scheduler,
+        turns=Turns(NullQueue(), scheduler.places, SystemClock(), longest_wait_s=30, by_priority=False),
         upstreams=upstreams,
         journal=journal,
         watchdog=Watchdog(),

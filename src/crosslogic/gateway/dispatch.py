@@ -12,7 +12,9 @@ from crosslogic.gateway.errors import Refusal
 from crosslogic.gateway.models import ModelTable
 from crosslogic.gateway.relay import Ending, Relay
 from crosslogic.gateway.request import Call, model_not_found
+from crosslogic.gateway.sse import STREAM_HEADERS
 from crosslogic.gateway.stream import StreamReader, stream_reader
+from crosslogic.gateway.turns import Turns
 from crosslogic.gateway.upstream import Upstreams
 from crosslogic.gateway.visit import Attempt, GatewaySettings, Observer, Visit
 from crosslogic.gateway.watchdog import Watchdog
@@ -25,9 +27,6 @@ from crosslogic.scheduling.scheduler import Scheduler
 from crosslogic.tenancy.model import Principal
 
 _RETRYABLE_STATUSES = frozenset((401, 403, 404, 408, 409, 425, 429))  # and all from 500 on
-STREAM_HEADERS = (
-    b"content-type: text/event-stream; charset=utf-8\r\ncache-control: no-cache\r\nx-accel-buffering: no\r\n"
-)
 
 
 class Dispatcher:
@@ -38,6 +37,7 @@ class Dispatcher:
         *,
         models: ModelTable,
         scheduler: Scheduler,
+        turns: Turns,
         upstreams: Upstreams,
         journal: Journal,
         watchdog: Watchdog,
@@ -46,6 +46,7 @@ class Dispatcher:
     ) -> None:
         self._models = models
         self._scheduler = scheduler
+        self._turns = turns
         self._upstreams = upstreams
         self._journal = journal
         self._watchdog = watchdog
@@ -55,7 +56,19 @@ class Dispatcher:
         self._loop = asyncio.get_running_loop()
 
     async def answer(self, visit: Visit, principal: Principal, call: Call) -> Attempt | Refusal:
-        """Try nodes until one answers, the attempts are used up, or none is left (architecture document §26.4)."""
+        """Wait for a turn, then have a node answer; or why not."""
+        turn = await self._turns.take(visit, principal, call)
+        if isinstance(turn, Refusal):
+            return turn
+        answer: Attempt | Refusal | None = None
+        try:
+            answer = await self._try_nodes(visit, principal, call)
+            return answer
+        finally:
+            self._turns.done(turn, answer.usage if isinstance(answer, Attempt) else evidence.NOTHING)
+
+    async def _try_nodes(self, visit: Visit, principal: Principal, call: Call) -> Attempt | Refusal:
+        """Until one answers, the attempts are used up, or none is left (architecture document §26.4)."""
         attempt: Attempt | None = None
         while visit.exchange.alive and visit.attempts < self.settings.max_attempts:
             picked = self._pick(visit, principal, call)
@@ -133,7 +146,7 @@ class Dispatcher:
 
     def _judge(self, visit: Visit, call: Call, candidate: Candidate, relay: Relay, ending: Ending) -> Attempt:
         """What an ended relay means for the caller, the ledger and the next attempt."""
-        begun = visit.exchange.started
+        begun = relay.passed
         if ending is Ending.CLIENT_CLOSED:
             usage, proof = self._evidence_of_partial(call, candidate, relay)
             return Attempt(call, candidate, relay, Outcome.CLIENT_CLOSED, usage, proof)

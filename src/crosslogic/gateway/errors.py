@@ -72,6 +72,11 @@ INTERNAL_ERROR = _refusal(500, "server_error", "internal_error", "internal error
 CLIENT_CLOSED = _refusal(499, "client_error", "client_closed", "the caller left")  # for log and metrics only
 
 
+def busy(retry_after_s: int) -> Refusal:
+    """429 for traffic that is shed: no node has room, and nobody may wait longer (architecture document §28)."""
+    return msgspec.structs.replace(SERVER_BUSY, retry_after_s=retry_after_s)
+
+
 def of_bad_request(error: BadRequest) -> Refusal:
     return Refusal(error.status, "invalid_request_error", error.code, str(error), error.param)
 

@@ -16,12 +16,13 @@ from collections.abc import Callable
 import msgspec
 
 from crosslogic.gateway import errors
-from crosslogic.gateway.dispatch import STREAM_HEADERS, Dispatcher
+from crosslogic.gateway.dispatch import Dispatcher
 from crosslogic.gateway.endpoints import Dialect, Endpoint
 from crosslogic.gateway.errors import Refusal
 from crosslogic.gateway.models import ModelTable
 from crosslogic.gateway.prompt_count import PromptCounter
 from crosslogic.gateway.request import BadRequest, Call, model_not_found, read_call
+from crosslogic.gateway.sse import STREAM_HEADERS
 from crosslogic.gateway.stream import DONE_EVENT
 from crosslogic.gateway.visit import Attempt, Observer, Visit
 from crosslogic.kernel.errors import Unavailable
@@ -173,20 +174,29 @@ class Pipeline:
                 attempt.refusal = errors.NOT_RECORDED
         if not exchange.alive:
             return
-        if attempt.refusal is not None:
-            self._end_refused(visit, attempt.refusal)
-        elif exchange.started and attempt.relay is not None and attempt.relay.reader is not None:
-            held = attempt.relay.reader.held_end
-            exchange.end(held or (DONE_EVENT if visit.endpoint.dialect is Dialect.OPENAI else b""))
-        elif attempt.relay is not None:
-            relay = attempt.relay
-            if relay.streaming and relay.reader is not None:  # a stream of nothing but its end
-                exchange.respond(200, visit.headers + STREAM_HEADERS, relay.reader.held_end)
-                return
+        relay = attempt.relay
+        if attempt.refusal is not None or relay is None:
+            self._tell(visit, attempt.refusal or errors.UPSTREAM_ERROR)
+        elif relay.streaming and relay.reader is not None:
+            end = relay.reader.held_end or (DONE_EVENT if visit.endpoint.dialect is Dialect.OPENAI else b"")
+            if exchange.started:
+                exchange.end(end)
+            else:
+                exchange.respond(200, visit.headers + STREAM_HEADERS, end)
+        elif exchange.started:
+            # Only comments about the queue have gone out: what the engine says instead of a stream follows as an event.
+            exchange.write(b"data: %b\n\n" % b" ".join(relay.body.splitlines()))
+            exchange.abort()
+        else:
             content_type = relay.content_type or b"application/json"
             exchange.respond(relay.status, visit.headers + b"content-type: %b\r\n" % content_type, relay.body)
 
-    def _end_refused(self, visit: Visit, refusal: Refusal) -> None:
+    def _refuse(self, visit: Visit, refusal: Refusal) -> None:
+        duration_s = self._loop.time() - visit.arrived_s
+        self._observer.refused(visit.shown_id, visit.endpoint, visit.principal, refusal, duration_s)
+        self._tell(visit, refusal)
+
+    def _tell(self, visit: Visit, refusal: Refusal) -> None:
         exchange = visit.exchange
         if not exchange.started:
             exchange.respond(refusal.status, visit.headers + refusal.header_lines(), refusal.body())
@@ -194,11 +204,6 @@ class Pipeline:
         # The stream has begun: an error event, and then no proper end, so that nobody takes it for a success.
         exchange.write(refusal.chat_event() if visit.endpoint.dialect is Dialect.OPENAI else refusal.event())
         exchange.abort()
-
-    def _refuse(self, visit: Visit, refusal: Refusal) -> None:
-        duration_s = self._loop.time() - visit.arrived_s
-        self._observer.refused(visit.shown_id, visit.endpoint, visit.principal, refusal, duration_s)
-        visit.exchange.respond(refusal.status, visit.headers + refusal.header_lines(), refusal.body())
 
     def _record_of(self, visit: Visit, principal: Principal, attempt: Attempt, ended_s: float) -> UsageRecord:
         call, relay = attempt.call, attempt.relay

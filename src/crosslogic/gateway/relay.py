@@ -59,6 +59,7 @@ class Relay:
         "done",
         "failure",
         "first_byte_s",
+        "passed",
         "reader",
         "retry_after",
         "started_s",
@@ -83,6 +84,7 @@ class Relay:
         self.retry_after = b""
         self.streaming = False
         self.failure: Failure | None = None
+        self.passed = False  # the caller has seen something of this answer
         self.first_byte_s: float | None = None  # loop time
         self._exchange = exchange
         self._head = head
@@ -140,6 +142,7 @@ class Relay:
         assert reader is not None
         passed = reader.feed(data)
         if passed:
+            self.passed = True
             if not self._exchange.started:
                 self._exchange.start(200, self._head)
             self._exchange.write(passed)

@@ -138,12 +138,14 @@ class Candidate:
         "model",
         "node",
         "node_id",
+        "owner",
         "seed",
     )
 
     def __init__(self, node: Node, model: str, ledger: Ledger, seed: int) -> None:
         self.node = node
         self.node_id: NodeId = node.id
+        self.owner = node.org_id  # for life: a node that changes hands becomes another candidate
         self.model = model
         self.ledger = ledger
         self.seed = seed  # 64 bits of the node's id: its place for consistent hashing

@@ -44,7 +44,7 @@ class CooldownPolicy(msgspec.Struct, frozen=True):
 class _Shelf:
     """All candidates of one model, with the tiers that were asked for so far."""
 
-    __slots__ = ("candidates", "next_return_s", "owners", "regions", "shared", "tiers")
+    __slots__ = ("candidates", "next_return_s", "owners", "regions", "shared", "tiers", "usable")
 
     def __init__(self, candidates: list[Candidate]) -> None:
         self.candidates = candidates
@@ -53,6 +53,7 @@ class _Shelf:
         )
         self.shared = any(candidate.node.org_id is None for candidate in candidates)
         self.regions = frozenset(candidate.node.region for candidate in candidates)
+        self.usable: dict[OrgId | None, int] = {}
         self.tiers: dict[tuple[OrgId | None, str | None, bool], tuple[Tier, ...]] = {}
         self.next_return_s = min(
             (c.cooling_until_s for c in candidates if c.cooling_until_s is not None), default=_NEVER_S
@@ -124,6 +125,22 @@ class Pool:
         shelf = self._shelves.get(model)
         return shelf is not None and (shelf.shared or org_id in shelf.owners)
 
+    def owns(self, model: str, org_id: OrgId) -> bool:
+        """Whether the org has nodes of its own for the model."""
+        shelf = self._shelves.get(model)
+        return shelf is not None and org_id in shelf.owners
+
+    def usable(self, model: str, owner: OrgId | None) -> int:
+        """How many nodes of this owner (None: shared ones) take requests for the model now."""
+        shelf = self._shelves.get(model)
+        if shelf is None:
+            return 0
+        count = shelf.usable.get(owner)
+        if count is None:
+            active = [c for c in shelf.candidates if c.node.org_id == owner and takes_requests(c.node)]
+            count = shelf.usable[owner] = sum(c.cooling_until_s is None for c in active) or len(active)
+        return count
+
     def models(self, org_id: OrgId | None = None) -> list[ModelListing]:
         """What `/v1/models` lists for this org, sorted by name; models that only dead nodes have are left out."""
         listings: list[ModelListing] = []
@@ -178,7 +195,7 @@ class Pool:
         for node in self._nodes.values():
             for model in dict.fromkeys(node.models):
                 candidate = before.get((node.id, model))
-                if candidate is None:
+                if candidate is None or candidate.owner != node.org_id:
                     candidate = Candidate(node, model, self._ledgers[node.id], _seed(node.id))
                 self._candidates[(node.id, model)] = candidate
                 by_model.setdefault(model, []).append(candidate)

@@ -6,9 +6,11 @@ becomes of the request; the caller does so in a `finally`.
 
 from crosslogic.kernel.clock import Clock
 from crosslogic.scheduling.model import Ask, Candidate, NoNode, NoNodeReason, Rng
+from crosslogic.scheduling.places import Places
 from crosslogic.scheduling.pool import Pool
 from crosslogic.scheduling.strategies import Strategy
 
+_WITHOUT_END = 1 << 40  # places on a node without a ceiling
 _UNKNOWN_MODEL = NoNode(NoNodeReason.UNKNOWN_MODEL)
 _NO_CAPACITY = NoNode(NoNodeReason.NO_CAPACITY)
 _NO_HEALTHY_NODE = NoNode(NoNodeReason.NO_HEALTHY_NODE)
@@ -27,6 +29,7 @@ class Scheduler:
         max_requests_per_node: int | None = None,
     ) -> None:
         self.pool = pool
+        self.places = Places(pool, max_requests_per_node or _WITHOUT_END)
         self._strategy = strategy
         self._rng = rng
         self._monotonic_s = clock.monotonic_s
@@ -47,6 +50,7 @@ class Scheduler:
     def dispatched(self, candidate: Candidate, tokens: int) -> None:
         """Count a request as in flight."""
         candidate.ledger.add(tokens)
+        self.places.take(candidate)
 
     def finished(
         self, candidate: Candidate, tokens: int, *, ok: bool | None, first_token_ms: float | None = None
@@ -57,6 +61,7 @@ class Scheduler:
         before the first token).
         """
         candidate.ledger.remove(tokens)
+        self.places.give_back(candidate)
         if first_token_ms is not None:
             candidate.observe_first_token(first_token_ms)
         if ok is None:

@@ -154,6 +154,7 @@ class QueueSettings(Section):
     """Requests that wait for a node."""
 
     max_size: Positive = Field(default=1000, description="Most requests that wait.")
+    max_size_per_tenant: Positive = Field(default=100, description="Of one organisation, where its plan says nothing.")
     timeout_s: Seconds = Field(default=30.0, description="Longest wait.")
 
 

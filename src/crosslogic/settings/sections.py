@@ -229,6 +229,10 @@ class SchedulingSettings(Section):
 
     strategy: Strategy = Field(default="least_loaded", description="How a node is picked.")
     retries: Annotated[Count, Field(le=10)] = Field(default=3, description="Other nodes to try before the first byte.")
+    max_requests_per_node: Positive | None = Field(
+        default=None,
+        description="Requests that a node runs at once, all workers together; with `enable_queuing` 256 when absent.",
+    )
     policy: Literal["weighted-fair", "priority", "fifo"] = Field(
         default="weighted-fair", description="Order of requests that wait."
     )

@@ -35,6 +35,7 @@ from crosslogic.wiring.gateway import GatewayProcess
 from crosslogic.wiring.limiter import new_limiter
 from crosslogic.wiring.management import Management
 from crosslogic.wiring.process import Background, run_until_stopped, start_logging
+from crosslogic.wiring.redis import redis_connection
 from crosslogic.wiring.scrape import serve_metrics
 from crosslogic.wiring.simulated import SimulatedNodes
 
@@ -105,11 +106,13 @@ class _EmbeddedCloud:
         metrics = Metrics(Slots(schema=SCHEMA))
         await serve_metrics(settings, metrics.slots, stack)
 
+        redis = await redis_connection(settings, stack, checks)
         gateway = GatewayProcess(
             settings,
             engine=engine,
             journal=journal,
-            limiter=await new_limiter(settings, stack, checks, metrics.limiter_degraded),
+            limiter=new_limiter(settings, redis, metrics.limiter_degraded),
+            redis=redis,
             metrics=metrics,
             log=self._log,
             background=background,

@@ -14,6 +14,7 @@ from crosslogic.gateway.observer import TelemetryObserver
 from crosslogic.gateway.operations import Check, Operations
 from crosslogic.gateway.pipeline import Pipeline
 from crosslogic.gateway.prompt_count import PromptCounter
+from crosslogic.gateway.turns import Turns
 from crosslogic.gateway.upstream import FORWARDED_HEADERS, Upstreams
 from crosslogic.gateway.watchdog import Watchdog
 from crosslogic.kernel.clock import SystemClock
@@ -22,6 +23,7 @@ from crosslogic.limits.ports import Limiter
 from crosslogic.limits.scopes import reservable_tokens, scopes_of
 from crosslogic.metering.journal import FileJournal
 from crosslogic.net.exchange import Exchange
+from crosslogic.net.redis import RedisConnection
 from crosslogic.scheduling.pool import Pool
 from crosslogic.scheduling.registry import new_strategy
 from crosslogic.scheduling.scheduler import Scheduler
@@ -34,6 +36,7 @@ from crosslogic.tenancy.model import Principal, Role
 from crosslogic.tenancy.sync import DirectorySync
 from crosslogic.wiring import translate
 from crosslogic.wiring.process import Background
+from crosslogic.wiring.queue import most_per_node, new_queue
 from crosslogic.wiring.scrape import public_metrics_path
 
 FINISH_TIMEOUT_S = 2.0  # a record may wait 1 s for the count of its prompt
@@ -49,10 +52,12 @@ class GatewayProcess:
         engine: AsyncEngine,
         journal: FileJournal,
         limiter: Limiter,
+        redis: RedisConnection | None,
         metrics: Metrics,
         log: LogWriter,
         background: Background,
         checks: dict[str, Check],
+        workers: int = 1,
         following: Callable[[Exchange], None] | None = None,
         forwarded_headers: tuple[bytes, ...] = FORWARDED_HEADERS,
     ) -> None:
@@ -72,9 +77,20 @@ class GatewayProcess:
         self._watchdog = Watchdog()
         strategy = new_strategy(settings.scheduling.strategy)
         observer = TelemetryObserver(metrics, log if settings.log.access else None)
+        clock = SystemClock()
+        ceiling = most_per_node(settings, workers)
+        scheduler = Scheduler(self._pool, strategy, random.Random(), clock, max_requests_per_node=ceiling)
+        self._queue = new_queue(settings, redis, scheduler.places)
         self._dispatcher = Dispatcher(
             models=self._models,
-            scheduler=Scheduler(self._pool, strategy, random.Random(), SystemClock()),
+            scheduler=scheduler,
+            turns=Turns(
+                self._queue,
+                scheduler.places,
+                clock,
+                longest_wait_s=settings.queue.timeout_s,
+                by_priority=settings.enable_priority,
+            ),
             upstreams=self._upstreams,
             journal=journal,
             watchdog=self._watchdog,
@@ -123,11 +139,13 @@ class GatewayProcess:
         await self._edge.finish(FINISH_TIMEOUT_S)
         self._watchdog.stop()
         self._upstreams.close()
+        await self._queue.close()
         await self._limiter.close()
         await self._journal.close()
 
     def _nodes_changed(self, nodes: list[Node]) -> None:
         self._pool.update(nodes)
+        self._queue.places_changed()
         self._upstreams.update(nodes)
         self._models.serve(sorted({model for node in nodes for model in node.models}))
         self.active_nodes = sum(node.status is NodeStatus.ACTIVE for node in nodes)

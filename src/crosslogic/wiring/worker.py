@@ -26,29 +26,38 @@ from crosslogic.wiring.checks import database_check, journal_check
 from crosslogic.wiring.gateway import GatewayProcess
 from crosslogic.wiring.limiter import new_limiter
 from crosslogic.wiring.process import Background, run_until_stopped, start_logging
+from crosslogic.wiring.redis import redis_connection
 
 log = logging.getLogger(__name__)
 
 
-def run_worker(settings: Settings, number: int, sock: socket.socket, metrics_dir: Path, ready: Connection) -> None:
+def run_worker(
+    settings: Settings, number: int, workers: int, sock: socket.socket, metrics_dir: Path, ready: Connection
+) -> None:
     """Entry point of the child process; `ready` is told once the worker serves."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches us too, but is for the parent, which lets us drain
     raise SystemExit(
         run_until_stopped(
-            lambda stop: _worker(settings, number, sock, metrics_dir, ready, stop), signals=(signal.SIGTERM,)
+            lambda stop: _worker(settings, number, workers, sock, metrics_dir, ready, stop), signals=(signal.SIGTERM,)
         )
     )
 
 
 async def _worker(
-    settings: Settings, number: int, sock: socket.socket, metrics_dir: Path, ready: Connection, stop: asyncio.Event
+    settings: Settings,
+    number: int,
+    workers: int,
+    sock: socket.socket,
+    metrics_dir: Path,
+    ready: Connection,
+    stop: asyncio.Event,
 ) -> int:
     _watch_parent(stop)
     lines = start_logging(settings.log)
     async with AsyncExitStack() as stack:
         stack.callback(lines.close)
         try:
-            await _start(settings, number, sock, metrics_dir, stop, stack, lines)
+            await _start(settings, number, workers, sock, metrics_dir, stop, stack, lines)
         except (CrossLogicError, SQLAlchemyError, OSError) as error:
             log.error(
                 "worker %d cannot start: %s", number, error if isinstance(error, CrossLogicError) else type(error)
@@ -62,6 +71,7 @@ async def _worker(
 async def _start(
     settings: Settings,
     number: int,
+    workers: int,
     sock: socket.socket,
     metrics_dir: Path,
     stop: asyncio.Event,
@@ -75,11 +85,14 @@ async def _start(
     background = Background(stop)
     metrics = Metrics(Slots(metrics_dir, number, schema=SCHEMA))
     checks = {"database": database_check(engine), "journal": journal_check(journal)}
+    redis = await redis_connection(settings, stack, checks)
     gateway = GatewayProcess(
         settings,
         engine=engine,
         journal=journal,
-        limiter=await new_limiter(settings, stack, checks, metrics.limiter_degraded),
+        limiter=new_limiter(settings, redis, metrics.limiter_degraded),
+        redis=redis,
+        workers=workers,
         metrics=metrics,
         log=lines,
         background=background,

@@ -63,7 +63,7 @@ async def _gateway(settings: Settings, workers: int, stop: asyncio.Event) -> int
 
         background.start("settings", SettingsWatcher(settings, reload).run())
         background.start("jobs", JobRunner(metering_jobs(flusher), SystemClock(), random.Random()).run())
-        crew = [_Worker(settings, number, sock, metrics_dir) for number in range(workers)]
+        crew = [_Worker(settings, number, workers, sock, metrics_dir) for number in range(workers)]
         keeping = [asyncio.create_task(worker.keep(stop)) for worker in crew]
         first = asyncio.gather(*(worker.first_start.wait() for worker in crew))
         done, _ = await asyncio.wait((first, asyncio.ensure_future(stop.wait())), return_when=asyncio.FIRST_COMPLETED)
@@ -82,9 +82,10 @@ async def _gateway(settings: Settings, workers: int, stop: asyncio.Event) -> int
 class _Worker:
     """One place in the crew: a process, and another one when it dies."""
 
-    def __init__(self, settings: Settings, number: int, sock: socket.socket, metrics_dir: Path) -> None:
+    def __init__(self, settings: Settings, number: int, workers: int, sock: socket.socket, metrics_dir: Path) -> None:
         self._settings = settings
         self._number = number
+        self._workers = workers
         self._sock = sock
         self._metrics_dir = metrics_dir
         self.first_start = asyncio.Event()
@@ -121,7 +122,7 @@ class _Worker:
         ours, theirs = context.Pipe(duplex=False)
         process = context.Process(
             target=run_worker,
-            args=(self._settings, self._number, self._sock, self._metrics_dir, theirs),
+            args=(self._settings, self._number, self._workers, self._sock, self._metrics_dir, theirs),
             name=f"crosslogic-worker-{self._number}",
         )
         process.start()
