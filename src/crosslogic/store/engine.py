@@ -5,8 +5,9 @@ on SQLite it takes the write lock at once (BEGIN IMMEDIATE), for a transaction t
 writes would otherwise fail at once, whatever the busy timeout. Pure readers use `reading(engine)`.
 """
 
+import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +109,10 @@ def _prepare_sqlite(dbapi_connection: Any, _record: Any) -> None:
     dbapi_connection.isolation_level = None
     cursor = dbapi_connection.cursor()
     cursor.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
-    cursor.execute("PRAGMA journal_mode = WAL")
+    # Refused at once, whatever the busy timeout, while another process does the same to a new file. The mode is one
+    # of the file, not of the connection: theirs is ours.
+    with suppress(sqlite3.OperationalError):
+        cursor.execute("PRAGMA journal_mode = WAL")
     # NORMAL may lose the last commits when the power fails. The usage journal lets go of what the database
     # has committed, so a commit has to be on the disk; writes are few and batched, the fsync costs little.
     cursor.execute("PRAGMA synchronous = FULL")
