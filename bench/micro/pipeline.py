@@ -12,6 +12,9 @@ from datetime import UTC, datetime
 
 import uvloop
 
+from crosslogic.cache.model import CachePolicy, Mode
+from crosslogic.cache.null import NullCache
+from crosslogic.cache.service import Answers
 from crosslogic.fleet.model import BackendKind, Node, NodeStatus
 from crosslogic.gateway.app import Gateway
 from crosslogic.gateway.dispatch import Dispatcher
@@ -19,7 +22,7 @@ from crosslogic.gateway.models import ModelTable
 from crosslogic.gateway.observer import TelemetryObserver
 from crosslogic.gateway.pipeline import Pipeline
 from crosslogic.gateway.prompt_count import PromptCounter
-from crosslogic.gateway.turns import Turns
+from crosslogic.gateway.turns import NoTurns
 from crosslogic.gateway.upstream import Upstreams
 from crosslogic.gateway.visit import GatewaySettings
 from crosslogic.gateway.watchdog import Watchdog
@@ -30,7 +33,6 @@ from crosslogic.limits.model import Layer, Limits, Scope
 from crosslogic.metering.model import Intent, UsageRecord
 from crosslogic.net.client import Sink
 from crosslogic.net.exchange import Exchange
-from crosslogic.queueing.null import NullQueue
 from crosslogic.scheduling.pool import Pool
 from crosslogic.scheduling.registry import new_strategy
 from crosslogic.scheduling.scheduler import Scheduler
@@ -151,7 +153,7 @@ def build() -> Gateway:
     dispatcher = Dispatcher(
         models=models,
         scheduler=scheduler,
-        turns=Turns(NullQueue(), scheduler.places, SystemClock(), longest_wait_s=30, by_priority=False),
+        turns=NoTurns(),
         upstreams=upstreams,
         journal=journal,
         watchdog=Watchdog(),
@@ -166,6 +168,7 @@ def build() -> Gateway:
         prompt_counter=PromptCounter(upstreams),
         journal=journal,
         observer=observer,
+        answers=Answers(NullCache(), None, {EnvId("env"): CachePolicy(Mode.NEVER)}.__getitem__, SystemClock()),
     )
     return Gateway(pipeline, pool, models)
 

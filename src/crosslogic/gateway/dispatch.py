@@ -14,7 +14,7 @@ from crosslogic.gateway.relay import Ending, Relay
 from crosslogic.gateway.request import Call, model_not_found
 from crosslogic.gateway.sse import STREAM_HEADERS
 from crosslogic.gateway.stream import StreamReader, stream_reader
-from crosslogic.gateway.turns import Turns
+from crosslogic.gateway.turns import TurnTaker
 from crosslogic.gateway.upstream import Upstreams
 from crosslogic.gateway.visit import Attempt, GatewaySettings, Observer, Visit
 from crosslogic.gateway.watchdog import Watchdog
@@ -37,7 +37,7 @@ class Dispatcher:
         *,
         models: ModelTable,
         scheduler: Scheduler,
-        turns: Turns,
+        turns: TurnTaker,
         upstreams: Upstreams,
         journal: Journal,
         watchdog: Watchdog,
@@ -136,8 +136,9 @@ class Dispatcher:
             self._journal.intend(self._intent(visit, principal, call, node.id))
             reader = _reader(call) if call.stream else None
             head = visit.headers + STREAM_HEADERS
-            relay = Relay(exchange, head, reader, self._watchdog, self.settings.timeouts, total_deadline_s)
-            request = self._upstreams.request(node, call, exchange, visit.request_id)
+            tap = None if visit.plan is None else visit.plan.tap.take
+            relay = Relay(exchange, head, reader, self._watchdog, self.settings.timeouts, total_deadline_s, tap)
+            request = self._upstreams.request(node, call, exchange, visit.request_id, principal.org_id)
             ending = await relay.start(connection, request)
             if relay.failure is Failure.STALE and not fresh and exchange.alive:
                 fresh = True  # the node had closed an idle connection: it has not seen this request

@@ -8,6 +8,7 @@ from typing import Final
 
 import msgspec
 
+from crosslogic.cache.idempotency.service import Problem
 from crosslogic.gateway.request import BadRequest, model_not_found
 from crosslogic.limits.model import Rejected
 
@@ -70,6 +71,28 @@ STREAM_TIMEOUT = _refusal(504, "server_error", "upstream_timeout", "the answer s
 NOT_RECORDED = _refusal(503, "server_error", "usage_not_recorded", "the answer could not be recorded; try again", 5)
 INTERNAL_ERROR = _refusal(500, "server_error", "internal_error", "internal error")
 CLIENT_CLOSED = _refusal(499, "client_error", "client_closed", "the caller left")  # for log and metrics only
+
+
+BY_PROBLEM: Final = {
+    Problem.INVALID: _refusal(
+        400, "invalid_request_error", Problem.INVALID, "Idempotency-Key must be 1 to 255 ASCII characters"
+    ),
+    Problem.REUSED: _refusal(
+        409, "invalid_request_error", Problem.REUSED, "this Idempotency-Key was used for another request"
+    ),
+    Problem.IN_USE: _refusal(
+        409, "invalid_request_error", Problem.IN_USE, "a request with this Idempotency-Key is still running", 1
+    ),
+    Problem.NOT_KEPT: _refusal(
+        409,
+        "invalid_request_error",
+        Problem.NOT_KEPT,
+        "it was answered, but the answer was too large to keep",
+    ),
+    Problem.UNSURE: _refusal(
+        503, "server_error", Problem.UNSURE, "whether this request has run already cannot be told at present", 1
+    ),
+}
 
 
 def busy(retry_after_s: int) -> Refusal:

@@ -1,6 +1,6 @@
 """The request path, from bytes to bill. `serve` reads as the product does:
 
-    authenticate → read → admit → dispatch (pick → relay, again on failure) → record → settle → end
+    authenticate → read → (found already?) → admit → dispatch (pick → relay, again on failure) → record → settle → end
 
 Invariants:
 - What was admitted is settled or released exactly once.
@@ -15,7 +15,11 @@ from collections.abc import Callable
 
 import msgspec
 
+from crosslogic.cache.idempotency.service import Problem
+from crosslogic.cache.replay import replay
+from crosslogic.cache.service import Answers, Found, Plan
 from crosslogic.gateway import errors
+from crosslogic.gateway.again import answered_of, question_of, record_of_hit
 from crosslogic.gateway.dispatch import Dispatcher
 from crosslogic.gateway.endpoints import Dialect, Endpoint
 from crosslogic.gateway.errors import Refusal
@@ -49,7 +53,9 @@ class Pipeline:
         prompt_counter: PromptCounter,
         journal: Journal,
         observer: Observer,
+        answers: Answers,
     ) -> None:
+        self._answers = answers
         self._resolve = resolve
         self._models = models
         self._limiter = limiter
@@ -80,13 +86,63 @@ class Pipeline:
         if isinstance(call, Refusal):
             self._refuse(visit, call)
             return
-        admission = await self._limiter.admit(principal.scopes, call.reservation(principal.reservable_tokens))
+        plan = self._answers.plan(
+            lambda: question_of(visit, principal, call),
+            principal.env_id,
+            exchange.header(b"x-cache"),
+            exchange.header(b"idempotency-key"),
+        )
+        if plan is None:
+            await self._admit(visit, principal, call, None)
+        elif isinstance(plan, Problem):
+            self._refuse(visit, errors.BY_PROBLEM[plan])
+        else:
+            await self._serve_planned(visit, principal, call, plan)
+
+    async def _serve_planned(self, visit: Visit, principal: Principal, call: Call, plan: Plan) -> None:
+        """One that the cache or an idempotency key may answer."""
+        try:
+            found = await self._answers.find(plan, lambda: visit.exchange.alive)
+            if isinstance(found, Problem):
+                self._refuse(visit, errors.BY_PROBLEM[found])
+                return
+            if found is None:
+                visit.plan = plan
+                visit.headers += plan.headers
+            await self._admit(visit, principal, call, found)
+        finally:
+            self._answers.drop(plan)
+
+    async def _admit(self, visit: Visit, principal: Principal, call: Call, found: Found | None) -> None:
+        """`found`: an answer that is given again, which takes a request's place in the limits, but no tokens."""
+        tokens = call.reservation(principal.reservable_tokens) if found is None else 0
+        admission = await self._limiter.admit(principal.scopes, tokens)
         visit.headers += header_block(admission)
         if isinstance(admission, Rejected):
             self._observer.rate_limited(admission)
             self._refuse(visit, errors.of_rejection(admission))
-            return
-        await self._serve_admitted(visit, principal, call, admission)
+        elif found is None:
+            await self._serve_admitted(visit, principal, call, admission)
+        else:
+            await self._give_again(visit, principal, call, found, admission)
+
+    async def _give_again(
+        self, visit: Visit, principal: Principal, call: Call, found: Found, admission: Admitted
+    ) -> None:
+        """Answer without a node: a hit leaves a record of its own, a replay has its first request's already."""
+        try:
+            if not found.replayed:
+                region = principal.region or self._dispatcher.settings.region
+                record = record_of_hit(visit, principal, call, found, region=region, now_s=self._loop.time())
+                try:
+                    await self._journal.record(record)
+                except Unavailable:
+                    self._refuse(visit, errors.NOT_RECORDED)
+                    return
+                self._observer.finished(visit.shown_id, record)
+            await replay(found.recording, visit.exchange, visit.headers + found.headers)
+        finally:
+            self._limiter.settle(admission, 0)
 
     def authenticate(self, exchange: Exchange) -> Principal | Refusal:
         """Who calls, from memory alone (architecture document §9)."""
@@ -172,6 +228,8 @@ class Pipeline:
         except Unavailable:
             if attempt.outcome is Outcome.COMPLETED:
                 attempt.refusal = errors.NOT_RECORDED
+        if visit.plan is not None and attempt.outcome is Outcome.COMPLETED and attempt.refusal is None:
+            await self._answers.keep(visit.plan, answered_of(visit, attempt))
         if not exchange.alive:
             return
         relay = attempt.relay

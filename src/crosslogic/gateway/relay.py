@@ -8,6 +8,7 @@ Everything here happens in callbacks of the two connections; the pipeline awaits
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from enum import Enum, auto
 
 import msgspec
@@ -53,6 +54,7 @@ class Relay:
         "_packets_seen",
         "_pieces",
         "_size",
+        "_tap",
         "_total_deadline_s",
         "_watchdog",
         "content_type",
@@ -75,7 +77,10 @@ class Relay:
         watchdog: Watchdog,
         timeouts: Timeouts,
         total_deadline_s: float,
+        tap: Callable[[bytes], None] | None = None,
     ) -> None:
+        """`tap` hears what the caller is sent of a stream."""
+        self._tap = tap
         self._loop = asyncio.get_running_loop()
         self.done: asyncio.Future[Ending] = self._loop.create_future()
         self.reader = reader
@@ -146,6 +151,8 @@ class Relay:
             if not self._exchange.started:
                 self._exchange.start(200, self._head)
             self._exchange.write(passed)
+            if self._tap is not None:
+                self._tap(passed)
         if reader.failed and self._connection is not None:
             self._connection.cancel()  # nothing more will be let through
 

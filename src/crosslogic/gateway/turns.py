@@ -1,6 +1,7 @@
 """A request's turn in the queue: what it brings to it, and what its caller hears while it waits."""
 
 import math
+from typing import Protocol
 
 from crosslogic.gateway import errors
 from crosslogic.gateway.errors import Refusal
@@ -18,6 +19,26 @@ from crosslogic.tenancy.model import Principal
 _UNTIERED = TIERS["pro"]
 
 
+class TurnTaker(Protocol):
+    async def take(self, visit: Visit, principal: Principal, call: Call) -> Turn | Refusal:
+        """A turn, at once where nobody waits; after it the dispatch must follow without a pause."""
+        ...
+
+    def done(self, turn: Turn, usage: Usage) -> None: ...
+
+
+class NoTurns:
+    """Nobody waits: `enable_queuing: false`. The scheduler alone says whether a node has room."""
+
+    _anybodys = Turn(TurnAsk("", "", "", 0.0), 0.0, 0.0)
+
+    async def take(self, visit: Visit, principal: Principal, call: Call) -> Turn:
+        return self._anybodys
+
+    def done(self, turn: Turn, usage: Usage) -> None:
+        """Nothing was held."""
+
+
 class Turns:
     """Between admission and dispatch. With `by_priority` a tenant's plan counts, else all are equal."""
 
@@ -31,7 +52,6 @@ class Turns:
         self._by_priority = by_priority
 
     async def take(self, visit: Visit, principal: Principal, call: Call) -> Turn | Refusal:
-        """A turn, at once where nobody waits; after it the dispatch must follow without a pause."""
         ask = self._ask(visit, principal, call)
         exchange = visit.exchange
         exchange.on_closed = lambda: self._queue.leave(ask.id)

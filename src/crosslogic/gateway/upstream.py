@@ -2,9 +2,11 @@
 
 from collections.abc import Iterable
 
+from crosslogic.cache.salt import Salts
+from crosslogic.fleet.backends.known import backend_of
 from crosslogic.fleet.model import Node
 from crosslogic.gateway.request import Call
-from crosslogic.kernel.ids import NodeId
+from crosslogic.kernel.ids import NodeId, OrgId
 from crosslogic.net.client import Origin
 from crosslogic.net.exchange import Exchange
 
@@ -14,7 +16,15 @@ FORWARDED_HEADERS = (b"anthropic-version", b"anthropic-beta", b"traceparent", b"
 class Upstreams:
     """One origin for each node. An origin whose node is gone closes its idle connections."""
 
-    def __init__(self, *, connect_timeout_s: float, forwarded_headers: Iterable[bytes] = FORWARDED_HEADERS) -> None:
+    def __init__(
+        self,
+        *,
+        connect_timeout_s: float,
+        forwarded_headers: Iterable[bytes] = FORWARDED_HEADERS,
+        salts: Salts | None = None,
+    ) -> None:
+        """With `salts`, an org's prompts share an engine's prefix cache with nobody else's."""
+        self._salts = salts
         self._connect_timeout_s = connect_timeout_s
         self._forwarded = frozenset(forwarded_headers)
         self._origins: dict[NodeId, tuple[Node, Origin]] = {}
@@ -38,14 +48,17 @@ class Upstreams:
             self._origins[node.id] = entry
         return entry[1]
 
-    def request(self, node: Node, call: Call, exchange: Exchange, request_id: str) -> bytes:
+    def request(self, node: Node, call: Call, exchange: Exchange, request_id: str, org_id: OrgId) -> bytes:
         """The whole request for the node. The caller's credentials never go there."""
         head = self._known_head(node, call.endpoint.path)
         forwarded = [
             b"%b: %b\r\n" % (name, value) for name in self._forwarded if (value := exchange.header(name)) is not None
         ]
-        length = b"content-length: %d\r\n\r\n" % len(call.body)
-        return b"".join((head, b"x-request-id: ", request_id.encode(), b"\r\n", *forwarded, length, call.body))
+        body = call.body
+        if self._salts is not None and backend_of(node.backend).accepts_cache_salt:
+            body = self._salts.salted(body, org_id)
+        length = b"content-length: %d\r\n\r\n" % len(body)
+        return b"".join((head, b"x-request-id: ", request_id.encode(), b"\r\n", *forwarded, length, body))
 
     def post(self, node: Node, path: str, body: bytes) -> bytes:
         """A request of our own for the node."""

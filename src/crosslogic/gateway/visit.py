@@ -4,6 +4,7 @@ from typing import Protocol
 
 import msgspec
 
+from crosslogic.cache.service import Plan
 from crosslogic.gateway import evidence
 from crosslogic.gateway.endpoints import Endpoint
 from crosslogic.gateway.errors import Refusal
@@ -59,6 +60,7 @@ class Visit(msgspec.Struct):
     headers: bytes = b""  # x-request-id and x-ratelimit-* lines of every answer from now on
     attempts: int = 0
     excluded: tuple[NodeId, ...] = ()
+    plan: Plan | None = None  # what cache and idempotency do for it
 
 
 class Attempt(msgspec.Struct):

@@ -16,8 +16,8 @@ from sqlalchemy.dialects import sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from crosslogic.kernel.errors import InvalidRequest
-from crosslogic.kernel.money import microdollars
-from crosslogic.metering.model import Usage, UsageRecord, UsageSum
+from crosslogic.kernel.money import PicoUsd, microdollars
+from crosslogic.metering.model import Evidence, Usage, UsageRecord, UsageSum
 from crosslogic.pricing.book import PriceBook
 from crosslogic.pricing.rate import rate
 from crosslogic.store.engine import reading
@@ -175,7 +175,8 @@ def _row(record: UsageRecord, prices: PriceBook) -> _Row:
         _within(record.cached_tokens, _MAX_TOKENS),
         _within(record.reasoning_tokens, _MAX_TOKENS),
     )
-    cost = rate(tokens, price)
+    # An answer from the cache is recorded with its tokens and costs nothing: no node ran.
+    cost = PicoUsd(0) if record.evidence is Evidence.CACHED else rate(tokens, price)
     return (
         _text(record.request_id),
         _within(record.timestamp_us, _MAX_TIMESTAMP_US),

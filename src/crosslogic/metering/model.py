@@ -23,6 +23,7 @@ class Evidence(StrEnum):
     """Where the token numbers come from."""
 
     ENGINE = "engine"  # the engine's own usage
+    CACHED = "cached"  # no node ran: the tokens that the engine told when the answer was made
     COUNTED = "counted"  # the engine gave none; counted from what passed through
     ESTIMATED = "estimated"  # nothing passed; from the length of the prompt
     NONE = "none"  # nothing was generated

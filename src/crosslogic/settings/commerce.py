@@ -144,9 +144,13 @@ class MultiTenantSettings(Section):
 
 
 class CacheSettings(Section):
-    """Response cache."""
+    """Response cache (`enable_caching`)."""
 
     backend: Literal["redis", "memory"] = Field(default="memory", description="Where answers are kept.")
+    mode: Literal["never", "deterministic", "always"] = Field(
+        default="deterministic", description="Which answers may be given again."
+    )
+    unasked: Truth = Field(default=False, description="Also for requests without the header `x-cache: use`.")
     default_ttl_s: Seconds = Field(default=3600.0, description="How long.")
 
 

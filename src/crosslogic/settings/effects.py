@@ -13,9 +13,6 @@ from crosslogic.settings.model import Settings
 Path = tuple[str, ...]
 
 _OFF_ONLY = (
-    "enable_caching",
-    "enable_queuing",
-    "enable_priority",
     "enable_billing",
     "enable_payments",
     "enable_distributed",
@@ -24,12 +21,9 @@ _ON_ONLY = ("enable_multi_tenant", "enable_cost_tracking", "enable_multi_model")
 _UNUSED: tuple[Path, ...] = (
     ("fleet", "heartbeat_interval_s"),
     ("limits", "key_requests_per_day"),
-    ("scheduling", "policy"),
     ("scheduling", "preemption_enabled"),
     ("multi_tenant",),
     ("tiers",),
-    ("cache",),
-    ("queue",),
     ("resources",),
     ("cost_tracking",),
     ("billing",),
@@ -49,6 +43,8 @@ def warnings(settings: Settings) -> list[str]:
     for flag in _ON_ONLY:
         if not getattr(settings, flag):
             found.append(f"{flag}: false has no effect in this version: it is always on")
+    if settings.enable_priority and not settings.enable_queuing:
+        found.append("enable_priority: true has no effect without enable_queuing: true")
     written = settings.model_dump(exclude_unset=True, by_alias=True)
     found += [f"{dotted(path)} has no effect in this version" for path in _UNUSED if _is_set(written, path)]
     if any(node.timeout_s is not None for node in settings.nodes):

@@ -28,6 +28,7 @@ from crosslogic.telemetry.slots import Slots
 from crosslogic.tenancy.bootstrap import ensure_bootstrap
 from crosslogic.tenancy.keys import KeyKind, generate
 from crosslogic.wiring import translate
+from crosslogic.wiring.answers import new_answers
 from crosslogic.wiring.banner import banner
 from crosslogic.wiring.checks import database_check, journal_check
 from crosslogic.wiring.credentials import Credentials, read_credentials, write_credentials, write_private
@@ -113,6 +114,7 @@ class _EmbeddedCloud:
             journal=journal,
             limiter=new_limiter(settings, redis, metrics.limiter_degraded),
             redis=redis,
+            answers=await new_answers(settings, stack),
             metrics=metrics,
             log=self._log,
             background=background,

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from crosslogic.cache.service import Answers
 from crosslogic.fleet.model import Node, NodeStatus
 from crosslogic.fleet.sync import NodeSync
 from crosslogic.gateway.app import Gateway
@@ -14,7 +15,6 @@ from crosslogic.gateway.observer import TelemetryObserver
 from crosslogic.gateway.operations import Check, Operations
 from crosslogic.gateway.pipeline import Pipeline
 from crosslogic.gateway.prompt_count import PromptCounter
-from crosslogic.gateway.turns import Turns
 from crosslogic.gateway.upstream import FORWARDED_HEADERS, Upstreams
 from crosslogic.gateway.watchdog import Watchdog
 from crosslogic.kernel.clock import SystemClock
@@ -35,8 +35,9 @@ from crosslogic.tenancy.directory import Directory, LayerLimits
 from crosslogic.tenancy.model import Principal, Role
 from crosslogic.tenancy.sync import DirectorySync
 from crosslogic.wiring import translate
+from crosslogic.wiring.answers import prefix_salts
 from crosslogic.wiring.process import Background
-from crosslogic.wiring.queue import most_per_node, new_queue
+from crosslogic.wiring.queue import most_per_node, new_queue, new_turns
 from crosslogic.wiring.scrape import public_metrics_path
 
 FINISH_TIMEOUT_S = 2.0  # a record may wait 1 s for the count of its prompt
@@ -53,6 +54,7 @@ class GatewayProcess:
         journal: FileJournal,
         limiter: Limiter,
         redis: RedisConnection | None,
+        answers: Answers,
         metrics: Metrics,
         log: LogWriter,
         background: Background,
@@ -73,7 +75,12 @@ class GatewayProcess:
         self._directory = Directory(translate.key_hasher_of(settings), limits)
         self._directory_sync = DirectorySync(engine, self._directory)
         self._node_sync = NodeSync(engine, self._nodes_changed)
-        self._upstreams = Upstreams(connect_timeout_s=settings.timeouts.connect_s, forwarded_headers=forwarded_headers)
+        self._answers = answers
+        self._upstreams = Upstreams(
+            connect_timeout_s=settings.timeouts.connect_s,
+            forwarded_headers=forwarded_headers,
+            salts=prefix_salts(settings),
+        )
         self._watchdog = Watchdog()
         strategy = new_strategy(settings.scheduling.strategy)
         observer = TelemetryObserver(metrics, log if settings.log.access else None)
@@ -84,13 +91,7 @@ class GatewayProcess:
         self._dispatcher = Dispatcher(
             models=self._models,
             scheduler=scheduler,
-            turns=Turns(
-                self._queue,
-                scheduler.places,
-                clock,
-                longest_wait_s=settings.queue.timeout_s,
-                by_priority=settings.enable_priority,
-            ),
+            turns=new_turns(settings, self._queue, scheduler.places),
             upstreams=self._upstreams,
             journal=journal,
             watchdog=self._watchdog,
@@ -106,6 +107,7 @@ class GatewayProcess:
             prompt_counter=PromptCounter(self._upstreams),
             journal=journal,
             observer=observer,
+            answers=answers,
         )
         self._edge = Gateway(pipeline, self._pool, self._models, following)
         self.handler = Operations(
@@ -140,6 +142,7 @@ class GatewayProcess:
         self._watchdog.stop()
         self._upstreams.close()
         await self._queue.close()
+        await self._answers.close()
         await self._limiter.close()
         await self._journal.close()
 

@@ -2,6 +2,7 @@
 
 import math
 
+from crosslogic.gateway.turns import NoTurns, Turns, TurnTaker
 from crosslogic.kernel.clock import SystemClock
 from crosslogic.net.redis import RedisConnection
 from crosslogic.queueing.desk import Desk
@@ -33,3 +34,15 @@ def new_queue(settings: Settings, redis: RedisConnection | None, places: Places)
     bounds = Bounds(settings.queue.max_size, settings.queue.max_size_per_tenant)
     desk = Desk(FairQueue(order.new_order, bounds), places)
     return MemoryQueue(desk, SystemClock()) if redis is None else RedisQueue(desk, redis, SystemClock())
+
+
+def new_turns(settings: Settings, queue: TurnQueue, places: Places) -> TurnTaker:
+    if not settings.enable_queuing:
+        return NoTurns()
+    return Turns(
+        queue,
+        places,
+        SystemClock(),
+        longest_wait_s=settings.queue.timeout_s,
+        by_priority=settings.enable_priority,
+    )

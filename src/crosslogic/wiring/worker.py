@@ -22,6 +22,7 @@ from crosslogic.telemetry.log import LogWriter
 from crosslogic.telemetry.metrics import SCHEMA, Metrics
 from crosslogic.telemetry.slots import Slots
 from crosslogic.wiring import translate
+from crosslogic.wiring.answers import new_answers
 from crosslogic.wiring.checks import database_check, journal_check
 from crosslogic.wiring.gateway import GatewayProcess
 from crosslogic.wiring.limiter import new_limiter
@@ -92,6 +93,7 @@ async def _start(
         journal=journal,
         limiter=new_limiter(settings, redis, metrics.limiter_degraded),
         redis=redis,
+        answers=await new_answers(settings, stack),
         workers=workers,
         metrics=metrics,
         log=lines,
