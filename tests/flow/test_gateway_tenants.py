@@ -82,6 +82,17 @@ class TestKeys:
         listed = wire.ask(tuned.url, "/v1/models", None, {"authorization": f"Bearer {key['key']}"}, method="GET")
         assert listed.status == 200
 
+    def test_one_for_other_endpoints_is_refused_here(self, tuned: EmbeddedCloud, tenant: Tenant) -> None:
+        refused = _becomes(tuned, tenant.key(scoping={"endpoints": ["embeddings"]}), 403)
+        assert refused.json["error"]["code"] == "endpoint_not_allowed"
+
+    def test_one_for_another_network_is_not_known_here(self, tuned: EmbeddedCloud, tenant: Tenant) -> None:
+        home = tenant.key(scoping={"networks": ["127.0.0.0/8"]})
+        _becomes(tuned, home, 200)
+        away = tenant.key(scoping={"networks": ["203.0.113.0/24"]})
+        _becomes(tuned, tenant.key(), 200)  # the feed has brought all that was made before
+        assert _ask(tuned, away).json["error"]["code"] == "invalid_api_key"
+
     def test_no_key_of_a_tenant_opens_the_management_api(self, tuned: EmbeddedCloud, tenant: Tenant) -> None:
         for key in (tenant.key()["key"], ""):
             for path in ("/admin/orgs", "/admin/nodes", f"/admin/usage/{tenant.name}"):

@@ -11,6 +11,7 @@ import msgspec
 from crosslogic.cache.idempotency.service import Problem
 from crosslogic.gateway.request import BadRequest, model_not_found
 from crosslogic.limits.model import Rejected
+from crosslogic.tenancy import scope_check
 
 JSON_HEADER: Final = b"content-type: application/json\r\n"
 
@@ -73,6 +74,21 @@ INTERNAL_ERROR = _refusal(500, "server_error", "internal_error", "internal error
 CLIENT_CLOSED = _refusal(499, "client_error", "client_closed", "the caller left")  # for log and metrics only
 
 
+BY_SCOPE: Final = {
+    scope_check.IP_NOT_ALLOWED: INVALID_KEY,  # whoever has a stolen key learns nothing of it
+    scope_check.PLAN_WITHOUT_API: _refusal(
+        403, "permission_error", scope_check.PLAN_WITHOUT_API, "this tenant's plan does not include the API"
+    ),
+    scope_check.ENDPOINT_NOT_ALLOWED: _refusal(
+        403, "permission_error", scope_check.ENDPOINT_NOT_ALLOWED, "this API key may not use this endpoint"
+    ),
+    scope_check.MODEL_NOT_ALLOWED: _refusal(
+        403, "permission_error", scope_check.MODEL_NOT_ALLOWED, "this API key may not use this model"
+    ),
+    scope_check.REGION_NOT_ALLOWED: _refusal(
+        403, "permission_error", scope_check.REGION_NOT_ALLOWED, "this API key may not use this region"
+    ),
+}
 BY_PROBLEM: Final = {
     Problem.INVALID: _refusal(
         400, "invalid_request_error", Problem.INVALID, "Idempotency-Key must be 1 to 255 ASCII characters"

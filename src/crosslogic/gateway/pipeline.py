@@ -38,6 +38,7 @@ from crosslogic.metering.model import Evidence, Outcome, UsageRecord
 from crosslogic.metering.ports import Journal
 from crosslogic.net.exchange import Exchange
 from crosslogic.tenancy.model import Principal, Role
+from crosslogic.tenancy.scope_check import refusal_of
 
 
 class Pipeline:
@@ -185,6 +186,11 @@ class Pipeline:
             return errors.of_bad_request(error)
         if principal.allowed_models is not None and call.model not in principal.allowed_models:
             return errors.of_bad_request(model_not_found(call.model))
+        if principal.restricted:
+            exchange = visit.exchange
+            reason = refusal_of(principal, visit.endpoint.name, call.model, exchange.client_ip, principal.region)
+            if reason is not None:
+                return errors.BY_SCOPE[reason]
         return call
 
     async def _serve_admitted(self, visit: Visit, principal: Principal, call: Call, admission: Admitted) -> None:
