@@ -3,10 +3,12 @@
 import sys
 from pathlib import Path
 
+from api_page import page as api_reference
+
 from crosslogic.settings.show import reference
 
 DOCS = Path(__file__).parent.parent / "docs"
-PAGES = {"configuration.md": reference}
+PAGES = {"configuration.md": reference, "api.md": api_reference}
 
 
 def stale() -> list[Path]:

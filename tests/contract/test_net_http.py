@@ -236,6 +236,7 @@ LIMITS = ServerLimits(max_body_bytes=1000, max_head_bytes=2000, max_headers=20)
         (b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n" + (b"1f4\r\n" + b"x" * 500 + b"\r\n") * 3, 413),
         (b"GET / HTTP/1.1\r\nx: " + b"y" * 5000, 431),
         (b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * 30 + b"\r\n", 431),
+        (b"GET / HTTP/1.1\r\nx: " + b"y" * 5000 + b"\r\n\r\n", 431),
         (b"nonsense\r\n\r\n", 400),
         (b"POST / HTTP/1.1\r\ncontent-length: 4\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n", 400),
         (b"POST / HTTP/1.1\r\ncontent-length: 4\r\ncontent-length: 5\r\n\r\nabcd", 400),
@@ -251,6 +252,14 @@ async def test_what_is_too_large_or_no_http_is_refused_and_closed(serve, raw: by
 
     assert answer.startswith(b"HTTP/1.1 %d " % status)
     assert not seen
+
+
+async def test_a_target_that_names_its_host_means_the_same_path(serve) -> None:
+    _, port = await serve(echo)
+
+    answer = await raw_talk(port, b"GET http://any.host:8080/v1/models?x=1 HTTP/1.1\r\nconnection: close\r\n\r\n")
+
+    assert b"x-path: /v1/models\r\n" in answer
 
 
 async def test_a_client_may_wait_to_be_told_to_go_on(serve) -> None:

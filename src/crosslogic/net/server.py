@@ -143,8 +143,13 @@ class ServerConnection(asyncio.Protocol):
             self._refuse(413, b"the request body is too large")
 
     def on_headers_complete(self) -> None:
-        if len(self._headers) > self._server.limits.max_headers:
+        limits = self._server.limits
+        if len(self._headers) > limits.max_headers:
             self._refuse(431, b"the request has too many headers")
+        elif (
+            self._head_bytes > limits.max_head_bytes and _head_size(self._target, self._headers) > limits.max_head_bytes
+        ):
+            self._refuse(431, b"the request head is too large")  # it came whole, in one packet
         self._head_bytes = -1  # from here on it is body
         if self._expects_continue and self._transport is not None:
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -160,7 +165,7 @@ class ServerConnection(asyncio.Protocol):
         self._head_bytes = 0
         if self._transport is None or self._transport.is_closing():
             return
-        path, _, query = self._target.partition(b"?")
+        path, _, query = _origin_form(self._target).partition(b"?")
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
         exchange = Exchange(
             self,
@@ -347,3 +352,15 @@ class HttpServer:
 
 def _date_line() -> bytes:
     return b"date: %b\r\n" % formatdate(usegmt=True).encode()
+
+
+def _head_size(target: bytes, headers: list[tuple[bytes, bytes]]) -> int:
+    return len(target) + sum(len(name) + len(value) for name, value in headers)
+
+
+def _origin_form(target: bytes) -> bytes:
+    """A target that names its host, as proxies send it (RFC 9112 §3.2.2), without it."""
+    if target[:1] == b"/":
+        return target
+    _, found, rest = target.partition(b"://")
+    return b"/" + rest.partition(b"/")[2] if found else target
