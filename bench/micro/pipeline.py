@@ -109,6 +109,15 @@ class DurableAtOnce:
     async def close(self) -> None: ...
 
 
+class OneUser:
+    def __init__(self, principal: Principal) -> None:
+        self._known = {b"clsk_test_x": principal}
+        self.resolve = self._known.get
+
+    async def authenticate(self, token: bytes) -> Principal | None:
+        return self.resolve(token)
+
+
 class Caller:
     """Stands for a client connection: sends its next request when the last one is answered."""
 
@@ -161,7 +170,7 @@ def build() -> Gateway:
         settings=GatewaySettings(),
     )
     pipeline = Pipeline(
-        resolve={b"clsk_test_x": principal}.get,
+        users=OneUser(principal),
         models=models,
         limiter=MemoryLimiter(SystemClock()),
         dispatcher=dispatcher,

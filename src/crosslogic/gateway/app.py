@@ -19,6 +19,8 @@ from crosslogic.tenancy.model import Principal
 
 log = logging.getLogger(__name__)
 
+_MANAGEMENT = b"/api/"  # `/api/v1` is no tenant's address
+
 JSON_HEADER = errors.JSON_HEADER
 
 
@@ -43,7 +45,7 @@ class Gateway:
         endpoint = BY_PATH.get(exchange.path)
         if endpoint is not None:
             self._serve(exchange, endpoint, None)
-        elif b"/v1/" in exchange.path:
+        elif b"/v1/" in exchange.path and not exchange.path.startswith(_MANAGEMENT):
             self._route(exchange)
         elif self._fallback is not None:
             self._fallback(exchange)

@@ -57,6 +57,7 @@ INVALID_KEY = _refusal(401, "authentication_error", "invalid_api_key", "this API
 EXPIRED_KEY = _refusal(401, "authentication_error", "expired_api_key", "this API key has expired")
 BY_PRINCIPAL_REFUSAL: Final = {
     "tenant_suspended": _refusal(403, "permission_error", "tenant_suspended", "this tenant is suspended"),
+    "user_suspended": _refusal(403, "permission_error", "user_suspended", "this user is suspended"),
     "key_suspended": _refusal(403, "permission_error", "key_suspended", "this API key is suspended"),
     "key_revoked": INVALID_KEY,
 }

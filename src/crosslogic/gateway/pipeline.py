@@ -11,7 +11,6 @@ Invariants:
 
 import asyncio
 import time
-from collections.abc import Callable
 
 import msgspec
 
@@ -38,6 +37,7 @@ from crosslogic.metering.model import Evidence, Outcome, UsageRecord
 from crosslogic.metering.ports import Journal
 from crosslogic.net.exchange import Exchange
 from crosslogic.tenancy.model import Principal, Role
+from crosslogic.tenancy.ports import UserManager
 from crosslogic.tenancy.scope_check import refusal_of
 
 
@@ -47,7 +47,7 @@ class Pipeline:
     def __init__(
         self,
         *,
-        resolve: Callable[[bytes], Principal | None],
+        users: UserManager,
         models: ModelTable,
         limiter: Limiter,
         dispatcher: Dispatcher,
@@ -57,7 +57,7 @@ class Pipeline:
         answers: Answers,
     ) -> None:
         self._answers = answers
-        self._resolve = resolve
+        self._users = users
         self._models = models
         self._limiter = limiter
         self._dispatcher = dispatcher
@@ -79,6 +79,8 @@ class Pipeline:
         )
         visit.headers = b"x-request-id: %b\r\n" % visit.shown_id
         principal = self.authenticate(exchange)
+        if principal is errors.INVALID_KEY:
+            principal = await self._authenticate_unknown(exchange)
         if isinstance(principal, Refusal):
             self._refuse(visit, principal)
             return
@@ -147,24 +149,14 @@ class Pipeline:
 
     def authenticate(self, exchange: Exchange) -> Principal | Refusal:
         """Who calls, from memory alone (architecture document §9)."""
-        header = exchange.header(b"authorization")
-        if header is None:
-            token = exchange.header(b"x-api-key") or b""
-        else:
-            scheme, _, token = header.partition(b" ")
-            if scheme.lower() != b"bearer":
-                token = b""
-        if not token:
-            principal = self._resolve(b"")  # somebody only where keys are off
-            return principal if principal is not None else errors.MISSING_KEY
-        principal = self._resolve(token.strip())
-        if principal is None:
-            return errors.INVALID_KEY
-        if principal.refusal is not None:
-            return errors.BY_PRINCIPAL_REFUSAL[principal.refusal]
-        if principal.expires_at_s is not None and principal.expires_at_s <= time.time():
-            return errors.EXPIRED_KEY
-        return principal
+        token = _token(exchange)
+        principal = self._users.resolve(token)  # without a token: somebody only where keys are off
+        return _judged(principal, token)
+
+    async def _authenticate_unknown(self, exchange: Exchange) -> Principal | Refusal:
+        """A token that memory does not know, but perhaps its issuer does."""
+        token = _token(exchange)
+        return _judged(await self._users.authenticate(token), token)
 
     def _read(self, visit: Visit, principal: Principal, address: tuple[str, str, str] | None) -> Call | Refusal:
         if principal.role is Role.READ_ONLY:
@@ -305,6 +297,24 @@ class Pipeline:
 def is_home(principal: Principal, org: str, env: str) -> bool:
     """Whether an address that names a tenant, by ids or names, is the caller's own."""
     return org in (principal.org_id, principal.org_name) and env in (principal.env_id, principal.env_name)
+
+
+def _token(exchange: Exchange) -> bytes:
+    header = exchange.header(b"authorization")
+    if header is None:
+        return exchange.header(b"x-api-key") or b""
+    scheme, _, token = header.partition(b" ")
+    return token.strip() if scheme.lower() == b"bearer" else b""
+
+
+def _judged(principal: Principal | None, token: bytes) -> Principal | Refusal:
+    if principal is None:
+        return errors.INVALID_KEY if token else errors.MISSING_KEY
+    if principal.refusal is not None:
+        return errors.BY_PRINCIPAL_REFUSAL[principal.refusal]
+    if principal.expires_at_s is not None and principal.expires_at_s <= time.time():
+        return errors.EXPIRED_KEY
+    return principal
 
 
 def _shown_id(exchange: Exchange) -> bytes | None:

@@ -22,8 +22,6 @@ _UNUSED: tuple[Path, ...] = (
     ("fleet", "heartbeat_interval_s"),
     ("limits", "key_requests_per_day"),
     ("scheduling", "preemption_enabled"),
-    ("multi_tenant",),
-    ("tiers",),
     ("resources",),
     ("cost_tracking",),
     ("billing",),
@@ -51,8 +49,6 @@ def warnings(settings: Settings) -> list[str]:
         found.append("nodes[].timeout_s has no effect in this version: `timeouts` hold for all nodes")
     if any(model.deployment is not None for model in settings.models):
         found.append("models[].deployment has no effect in this version: nodes say themselves what they serve")
-    if settings.enable_auth and settings.auth.type == "jwt":
-        found.append("auth.type: jwt has no effect in this version: callers use API keys (`crosslogic keys create`)")
     if not settings.enable_auth:
         found.append("enable_auth is false: whoever reaches the port may use it; set enable_auth: true to ask for keys")
     for name in unknown_variables(Settings, settings.source.environ):

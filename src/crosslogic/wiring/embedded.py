@@ -35,7 +35,7 @@ from crosslogic.wiring.credentials import Credentials, read_credentials, write_c
 from crosslogic.wiring.gateway import GatewayProcess
 from crosslogic.wiring.limiter import new_limiter
 from crosslogic.wiring.management import Management
-from crosslogic.wiring.process import Background, run_until_stopped, start_logging
+from crosslogic.wiring.process import Background, run_until_stopped, settle_memory, start_logging
 from crosslogic.wiring.redis import redis_connection
 from crosslogic.wiring.scrape import serve_metrics
 from crosslogic.wiring.simulated import SimulatedNodes
@@ -65,6 +65,7 @@ async def _up(settings: Settings, options: UpOptions, stop: asyncio.Event) -> in
         stack.callback(log.close)
         cloud = _EmbeddedCloud(settings, options, stop, stack, log)
         ready = await cloud.start()
+        settle_memory()
         if options.ready_file is not None:
             write_private(options.ready_file, msgspec.json.encode(ready))
         sys.stdout.write(banner(ready))

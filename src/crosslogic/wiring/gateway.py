@@ -31,14 +31,18 @@ from crosslogic.settings.model import Settings
 from crosslogic.settings.reload import Reloadable
 from crosslogic.telemetry.log import LogWriter
 from crosslogic.telemetry.metrics import Metrics
+from crosslogic.tenancy.apikey_users import ApiKeyUsers, EitherUsers
 from crosslogic.tenancy.directory import Directory, LayerLimits
+from crosslogic.tenancy.jwt_users import JwtUsers
 from crosslogic.tenancy.model import Principal, Role
+from crosslogic.tenancy.ports import UserManager
 from crosslogic.tenancy.sync import DirectorySync
 from crosslogic.wiring import translate
 from crosslogic.wiring.answers import prefix_salts
 from crosslogic.wiring.process import Background
 from crosslogic.wiring.queue import most_per_node, new_queue, new_turns
 from crosslogic.wiring.scrape import public_metrics_path
+from crosslogic.wiring.web_tokens import new_verifier
 
 FINISH_TIMEOUT_S = 2.0  # a record may wait 1 s for the count of its prompt
 
@@ -72,7 +76,7 @@ class GatewayProcess:
         self._models = ModelTable()
         self._models.configure(translate.model_settings(settings.models), translate.catalogued_models())
         limits = translate.layer_limits(settings.limits)
-        self._directory = Directory(translate.key_hasher_of(settings), limits)
+        self._directory = Directory(translate.key_hasher_of(settings), limits, translate.plans(settings.tiers))
         self._directory_sync = DirectorySync(engine, self._directory)
         self._node_sync = NodeSync(engine, self._nodes_changed)
         self._answers = answers
@@ -100,7 +104,7 @@ class GatewayProcess:
         )
         self._anonymous = _Anonymous(limits)
         pipeline = Pipeline(
-            resolve=self._directory.resolve if settings.enable_auth else self._anonymous,
+            users=self._users(settings),
             models=self._models,
             limiter=limiter,
             dispatcher=self._dispatcher,
@@ -130,8 +134,16 @@ class GatewayProcess:
         limits = translate.layer_limits(reloadable.limits)
         self._models.configure(translate.model_settings(reloadable.models))
         self._directory.set_limits(limits)
+        self._directory.configure_plans(translate.plans(reloadable.tiers))
         self._anonymous.set_limits(limits)
         self._dispatcher.settings = translate.gateway_settings(reloadable)
+
+    def _users(self, settings: Settings) -> UserManager:
+        if not settings.enable_auth:
+            return self._anonymous
+        keys = ApiKeyUsers(self._directory)
+        verifier = new_verifier(settings, self._background)
+        return keys if verifier is None else EitherUsers(keys, JwtUsers(verifier, self._directory))
 
     def served_models(self) -> list[str]:
         return [listing.name for listing in self._pool.models()]
@@ -184,5 +196,8 @@ class _Anonymous:
             reservable_tokens=reservable_tokens(scopes),
         )
 
-    def __call__(self, token: bytes) -> Principal:
+    def resolve(self, token: bytes) -> Principal:
+        return self._principal
+
+    async def authenticate(self, token: bytes) -> Principal:
         return self._principal

@@ -21,6 +21,7 @@ from crosslogic.tenancy.service import TenancyService
 from crosslogic.tenancy.sql import TenancySql
 from crosslogic.wiring import translate
 from crosslogic.wiring.process import Background
+from crosslogic.wiring.web_tokens import new_verifier
 
 
 class Management:
@@ -36,7 +37,15 @@ class Management:
         self._checks = checks
         self._fetch = HttpFetch()
         self._hash_key = translate.key_hasher_of(settings)
-        self.tenancy = TenancyService(TenancySql(engine), self._hash_key, clock)
+        self._tiers = settings.tiers
+        self.tenancy = TenancyService(
+            TenancySql(engine),
+            self._hash_key,
+            clock,
+            configured_plans=lambda: translate.configured_plans(self._tiers),
+            default_plan=translate.default_plan(settings),
+        )
+        self._web_tokens = new_verifier(settings, background)
         # A laptop's own servers are on loopback; link-local addresses (cloud metadata) stay refused.
         registry = Registry(engine, clock)
         self.monitor = Monitor(registry, self._fetch, clock, translate.monitor_timing(settings))
@@ -56,6 +65,7 @@ class Management:
             hash_key=self._hash_key,
             checks=self._checks,
             nodes=self._registry,
+            jwt=self._web_tokens,
         )
         return create_app(services)
 

@@ -1,6 +1,7 @@
 """What every long-running process does alike: an event loop, logs, and an orderly end on SIGINT or SIGTERM."""
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -72,6 +73,17 @@ def run_until_stopped(
     factory = uvloop.new_event_loop if sys.platform != "win32" else None
     with asyncio.Runner(loop_factory=factory) as runner:
         return runner.run(supervised())
+
+
+def settle_memory() -> None:
+    """What the start left behind lives as long as the process: the collector need not look at it again and again.
+
+    After it, young objects are collected less often too: requests leave hardly any cycles, and each collection is a
+    pause of all of them. Call it once the process is ready.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
 
 
 def _write_stderr(lines: bytes) -> None:

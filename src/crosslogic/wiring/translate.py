@@ -12,12 +12,14 @@ from crosslogic.gateway.visit import GatewaySettings
 from crosslogic.net.server import ServerLimits
 from crosslogic.pricing.book import PriceBook, PriceEntry, PriceList
 from crosslogic.pricing.defaults import default_price_list
-from crosslogic.settings.commerce import ModelSettings, PriceSettings
+from crosslogic.settings.commerce import ModelSettings, PriceSettings, TierSettings
 from crosslogic.settings.model import Settings
 from crosslogic.settings.reload import Reloadable
 from crosslogic.settings.sections import LimitsSettings, NodeSettings
 from crosslogic.tenancy.directory import LayerLimits
 from crosslogic.tenancy.keys import KeyHasher, key_hasher
+from crosslogic.tenancy.model import Plan
+from crosslogic.tenancy.plans import shipped_plans
 
 
 def key_hasher_of(settings: Settings) -> KeyHasher:
@@ -44,6 +46,20 @@ def gateway_settings(settings: Settings | Reloadable) -> GatewaySettings:
 
 def layer_limits(limits: LimitsSettings) -> LayerLimits:
     return LayerLimits(limits.global_.limits(), limits.org.limits(), limits.env.limits(), limits.key.limits())
+
+
+def configured_plans(tiers: tuple[TierSettings, ...]) -> tuple[Plan, ...]:
+    return tuple(tier.plan() for tier in tiers)
+
+
+def plans(tiers: tuple[TierSettings, ...]) -> tuple[Plan, ...]:
+    """The shipped plans, then the configured ones, which count where both have an id."""
+    return (*shipped_plans(), *configured_plans(tiers))
+
+
+def default_plan(settings: Settings) -> str:
+    """What an org is on that names none. Who runs a cloud for itself wants no ceilings; who sells one says so."""
+    return settings.multi_tenant.default_tier or "enterprise"
 
 
 def model_settings(models: tuple[ModelSettings, ...]) -> list[ModelSetting]:

@@ -26,7 +26,7 @@ from crosslogic.wiring.answers import new_answers
 from crosslogic.wiring.checks import database_check, journal_check
 from crosslogic.wiring.gateway import GatewayProcess
 from crosslogic.wiring.limiter import new_limiter
-from crosslogic.wiring.process import Background, run_until_stopped, start_logging
+from crosslogic.wiring.process import Background, run_until_stopped, settle_memory, start_logging
 from crosslogic.wiring.redis import redis_connection
 
 log = logging.getLogger(__name__)
@@ -64,6 +64,7 @@ async def _worker(
                 "worker %d cannot start: %s", number, error if isinstance(error, CrossLogicError) else type(error)
             )
             return 1
+        settle_memory()
         ready.send_bytes(b"ready")
         await stop.wait()
     return 0
