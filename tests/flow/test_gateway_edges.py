@@ -150,6 +150,18 @@ class TestAddresses:
         reply = cloud.ask(chat(), path=f"{tenant.format(org=org)}/{QWEN}{path}", method=method)
         assert (reply.status, reply.json["error"]["code"]) == (404, "not_found")
 
+    @pytest.mark.parametrize("path", ["/health", "/ready", "/metrics"])
+    def test_what_stands_beside_the_base_url_is_found_below_it_too(self, cloud: EmbeddedCloud, path: str) -> None:
+        below = wire.ask(cloud.url, f"/v1{path}", method="GET")
+        assert (below.status, below.headers["content-type"]) == (
+            200,
+            wire.ask(cloud.url, path, method="GET").headers["content-type"],
+        )
+
+    def test_so_is_the_management_api_with_its_own_key_only(self, cloud: EmbeddedCloud) -> None:
+        assert cloud.admin.get("/v1/admin/nodes").status_code == 200
+        assert wire.ask(cloud.url, "/v1/admin/nodes", None, cloud.key, method="GET").status == 403
+
 
 BIG = {"messages": [{"role": "user", "content": "x" * 1_100_000}], "model": "scripted"}
 DEEP = b'{"model":"scripted","messages":[{"role":"user","content":"x"}],"metadata":' + b"[" * 5000 + b"]" * 5000 + b"}"

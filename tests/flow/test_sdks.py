@@ -196,6 +196,10 @@ class TestAnthropic:
             message.usage.output_tokens,
         )
 
+    def test_the_base_url_that_openais_clients_take_does_as_well(self, cloud: EmbeddedCloud) -> None:
+        client = anthropic.Anthropic(base_url=cloud.base_url, api_key=cloud.api_key, max_retries=0)
+        assert client.messages.create(model=LLAMA, max_tokens=3, messages=HELLO).usage.output_tokens == 3
+
     def test_stream(self, cloud: EmbeddedCloud, client: anthropic.Anthropic) -> None:
         with client.messages.stream(model=LLAMA, max_tokens=8, messages=HELLO) as stream:
             text = "".join(stream.text_stream)

@@ -19,6 +19,7 @@ from crosslogic.tenancy.model import Principal
 
 log = logging.getLogger(__name__)
 
+_AFTER_BASE_URL = (b"v1/", b"admin/", b"api/")
 _MANAGEMENT = b"/api/"  # `/api/v1` is no tenant's address
 
 JSON_HEADER = errors.JSON_HEADER
@@ -87,6 +88,10 @@ class Gateway:
             self._serve(exchange, endpoint, address)
         elif rest == b"models" or rest.startswith(b"models/"):
             self._answer_models(exchange, unquote(rest[7:].decode("latin-1")), address)
+        elif not prefix and rest.startswith(_AFTER_BASE_URL):
+            # Clients that add `/v1` (Anthropic's SDK) or look for the rest of us are often given the base URL with it.
+            exchange.path = b"/" + rest
+            self(exchange)
         else:
             _respond(exchange, errors.NOT_FOUND)
 

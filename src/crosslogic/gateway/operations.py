@@ -40,7 +40,7 @@ class Operations:
         self._tasks: set[asyncio.Future[None]] = set()
 
     def __call__(self, exchange: Exchange) -> None:
-        route = self._routes.get(exchange.path)
+        route = self._routes.get(exchange.path.removeprefix(b"/v1"))
         if route is None or exchange.method not in (b"GET", b"HEAD"):
             self._following(exchange)
             return
