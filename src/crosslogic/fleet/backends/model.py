@@ -36,11 +36,5 @@ class Backend(msgspec.Struct, frozen=True):
     """By the name of the field of `NodeLoad`."""
     models_path: str = "/v1/models"
     tokenize_path: str | None = None
-    supports_stream_usage: bool = True
-    """`stream_options.include_usage` may be asked for. Whether the usage then came is for the relay to see."""
-    supports_continuous_usage: bool = False
-    """`stream_options.continuous_usage_stats`: usage in every chunk, so that a cut stream is billed exactly."""
-    sends_done: bool = True
-    """Streams end with `[DONE]`. Where False, an end without it after a finish reason is a whole answer."""
     accepts_cache_salt: bool = False
     """The body may carry `cache_salt`, which keeps prefix caches of different salts apart (`cache/salt.py`)."""

@@ -7,4 +7,4 @@
 from crosslogic.fleet.backends.model import Backend
 from crosslogic.fleet.model import BackendKind
 
-OPENAI = Backend(kind=BackendKind.OPENAI, health_path="/v1/models", sends_done=False)
+OPENAI = Backend(kind=BackendKind.OPENAI, health_path="/v1/models")

@@ -14,5 +14,4 @@ SGLANG = Backend(
         "tokens_per_second": Gauge(("sglang:gen_throughput",)),
     },
     tokenize_path="/tokenize",
-    supports_continuous_usage=True,
 )

@@ -17,6 +17,5 @@ VLLM = Backend(
         "kv_cache_used_ratio": Gauge(("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc"), Fold.MAX),
     },
     tokenize_path="/tokenize",
-    supports_continuous_usage=True,
     accepts_cache_salt=True,
 )
