@@ -11,6 +11,7 @@ sqlite_url, postgres_database_url
 import asyncio
 import secrets
 import shutil
+import signal
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
@@ -23,6 +24,12 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from crosslogic.store import migrate
 from crosslogic.store.engine import create_engine
 from tests.servers import postgres_server, redis_server
+
+
+def pytest_configure() -> None:
+    # A shell starts its background jobs with SIGINT ignored, and every child would inherit that: tests that
+    # interrupt programs would then wait for ever.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _named(url: str, database: str) -> str:
