@@ -39,7 +39,7 @@ async def add_orgs(engine: AsyncEngine, clock: ManualClock) -> None:
     async with engine.begin() as conn:
         for org_id in (ACME, GLOBEX):
             values = {"id": org_id, "name": org_id, "status": "active", "billing_plan": "free"}
-            await conn.execute(insert(orgs).values(**values, allowed_models=[], created_at=clock.now()))
+            await conn.execute(insert(orgs).values(**values, allowed_models=[], limits={}, created_at=clock.now()))
 
 
 def at(port: int, **fields: object) -> Registration:
