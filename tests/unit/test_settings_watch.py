@@ -20,7 +20,7 @@ models: [{id: a, fallbacks: [b]}]
 prices: {a: {input_usd_per_million: 0.05, output_usd_per_million: 0.1}}
 """
 AFTER = """
-enable_rate_limit: false
+enable_auth: false
 limits: {key: {requests_per_minute: 90}}
 models: [{id: a, fallbacks: [c, b]}]
 prices: {a: {input_usd_per_million: 0.06, output_usd_per_million: 0.1}}
@@ -65,7 +65,7 @@ async def test_a_changed_file_reaches_the_program(tmp_path: Path) -> None:
         replacement.replace(path)
         await asyncio.wait_for(applied.event.wait(), 5)
     (fresh,) = applied.all
-    assert fresh.flags["enable_rate_limit"] is False
+    assert fresh.enable_auth is False
     assert fresh.limits.key.requests_per_minute == 90
     assert fresh.models[0].fallbacks == ("c", "b")
     assert str(fresh.prices["a"].input_usd_per_million) == "0.06"
@@ -101,10 +101,10 @@ async def test_what_needs_a_restart_is_said_and_not_applied(tmp_path: Path, capl
     applied = Applied()
     path = tmp_path / "config.yaml"
     watcher = watcher_on(path, BEFORE, applied)
-    path.write_text(BEFORE + "server: {port: 9999}\n", "utf-8")
+    path.write_text(BEFORE + "server: {port: 9999}\nenable_caching: true\n", "utf-8")
     with caplog.at_level(logging.WARNING, "crosslogic.settings"):
         assert not await watcher.reload()
-    assert "changes of server take effect after a restart" in caplog.text
+    assert "changes of enable_caching, server take effect after a restart" in caplog.text
     assert applied.all == []
 
 

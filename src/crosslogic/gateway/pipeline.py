@@ -57,7 +57,7 @@ class Pipeline:
         answers: Answers,
     ) -> None:
         self._answers = answers
-        self._users = users
+        self.users = users
         self._models = models
         self._limiter = limiter
         self._dispatcher = dispatcher
@@ -150,13 +150,13 @@ class Pipeline:
     def authenticate(self, exchange: Exchange) -> Principal | Refusal:
         """Who calls, from memory alone (architecture document §9)."""
         token = _token(exchange)
-        principal = self._users.resolve(token)  # without a token: somebody only where keys are off
+        principal = self.users.resolve(token)  # without a token: somebody only where keys are off
         return _judged(principal, token)
 
     async def _authenticate_unknown(self, exchange: Exchange) -> Principal | Refusal:
         """A token that memory does not know, but perhaps its issuer does."""
         token = _token(exchange)
-        return _judged(await self._users.authenticate(token), token)
+        return _judged(await self.users.authenticate(token), token)
 
     def _read(self, visit: Visit, principal: Principal, address: tuple[str, str, str] | None) -> Call | Refusal:
         if principal.role is Role.READ_ONLY:

@@ -30,7 +30,7 @@ class Scheduler:
     ) -> None:
         self.pool = pool
         self.places = Places(pool, max_requests_per_node or _WITHOUT_END)
-        self._strategy = strategy
+        self.strategy = strategy
         self._rng = rng
         self._monotonic_s = clock.monotonic_s
         self._max_requests = max_requests_per_node
@@ -38,14 +38,14 @@ class Scheduler:
     def pick(self, ask: Ask) -> Candidate | NoNode:
         """The node for `ask`, or why there is none. Changes nothing: call `dispatched` when it is used."""
         candidates = self.pool.candidates(ask, self._monotonic_s())
-        picked = self._strategy.pick(candidates, ask, self._rng)
+        picked = self.strategy.pick(candidates, ask, self._rng)
         if picked is None:
             return _NO_HEALTHY_NODE if self.pool.knows(ask.model, ask.org_id) else _UNKNOWN_MODEL
         ceiling = self._max_requests
         if ceiling is None or ask.reserved or picked.ledger.requests < ceiling:
             return picked
         free = [candidate for candidate in candidates if candidate.ledger.requests < ceiling]
-        return self._strategy.pick(free, ask, self._rng) or _NO_CAPACITY
+        return self.strategy.pick(free, ask, self._rng) or _NO_CAPACITY
 
     def dispatched(self, candidate: Candidate, tokens: int) -> None:
         """Count a request as in flight."""

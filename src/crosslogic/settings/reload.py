@@ -1,4 +1,4 @@
-"""What may change while the program runs: rates, models, prices, flags, fallback chains.
+"""What may change while the program runs: rates, models, prices, keys on or off, fallback chains.
 
 Invariant: whatever is not in `Reloadable` keeps its value until a restart, and a change of it is reported.
 """
@@ -6,16 +6,16 @@ Invariant: whatever is not in `Reloadable` keeps its value until a restart, and 
 import msgspec
 
 from crosslogic.settings.commerce import ModelSettings, PriceSettings, TierSettings
-from crosslogic.settings.model import FLAGS, Settings
+from crosslogic.settings.model import Settings
 from crosslogic.settings.sections import LimitsSettings, SchedulingSettings, TimeoutSettings
 
-_RELOADABLE = (*FLAGS, "limits", "models", "prices", "tiers", "scheduling", "timeouts")
+_RELOADABLE = ("enable_auth", "limits", "models", "prices", "tiers", "scheduling", "timeouts")
 
 
 class Reloadable(msgspec.Struct, frozen=True):
     """The part of the settings that is handed out anew after a change."""
 
-    flags: dict[str, bool]
+    enable_auth: bool
     limits: LimitsSettings
     models: tuple[ModelSettings, ...]
     prices: dict[str, PriceSettings]
@@ -26,7 +26,7 @@ class Reloadable(msgspec.Struct, frozen=True):
 
 def reloadable(settings: Settings) -> Reloadable:
     return Reloadable(
-        flags={flag: getattr(settings, flag) for flag in FLAGS},
+        enable_auth=settings.enable_auth,
         limits=settings.limits,
         models=settings.models,
         prices=settings.prices,

@@ -90,7 +90,9 @@ class GatewayProcess:
         observer = TelemetryObserver(metrics, log if settings.log.access else None)
         clock = SystemClock()
         ceiling = most_per_node(settings, workers)
-        scheduler = Scheduler(self._pool, strategy, random.Random(), clock, max_requests_per_node=ceiling)
+        self._scheduler = scheduler = Scheduler(
+            self._pool, strategy, random.Random(), clock, max_requests_per_node=ceiling
+        )
         self._queue = new_queue(settings, redis, scheduler.places)
         self._dispatcher = Dispatcher(
             models=self._models,
@@ -103,8 +105,13 @@ class GatewayProcess:
             settings=translate.gateway_settings(settings),
         )
         self._anonymous = _Anonymous(limits)
-        pipeline = Pipeline(
-            users=self._users(settings),
+        keys = ApiKeyUsers(self._directory)
+        verifier = new_verifier(settings, background)
+        self._key_holders: UserManager = (
+            keys if verifier is None else EitherUsers(keys, JwtUsers(verifier, self._directory))
+        )
+        self._pipeline = Pipeline(
+            users=self._users(settings.enable_auth),
             models=self._models,
             limiter=limiter,
             dispatcher=self._dispatcher,
@@ -113,7 +120,7 @@ class GatewayProcess:
             observer=observer,
             answers=answers,
         )
-        self._edge = Gateway(pipeline, self._pool, self._models, following)
+        self._edge = Gateway(self._pipeline, self._pool, self._models, following)
         self.handler = Operations(
             checks,
             metrics.slots,
@@ -137,13 +144,11 @@ class GatewayProcess:
         self._directory.configure_plans(translate.plans(reloadable.tiers))
         self._anonymous.set_limits(limits)
         self._dispatcher.settings = translate.gateway_settings(reloadable)
+        self._scheduler.strategy = new_strategy(reloadable.scheduling.strategy)
+        self._pipeline.users = self._users(reloadable.enable_auth)
 
-    def _users(self, settings: Settings) -> UserManager:
-        if not settings.enable_auth:
-            return self._anonymous
-        keys = ApiKeyUsers(self._directory)
-        verifier = new_verifier(settings, self._background)
-        return keys if verifier is None else EitherUsers(keys, JwtUsers(verifier, self._directory))
+    def _users(self, enable_auth: bool) -> UserManager:
+        return self._key_holders if enable_auth else self._anonymous
 
     def served_models(self) -> list[str]:
         return [listing.name for listing in self._pool.models()]
