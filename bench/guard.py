@@ -35,15 +35,16 @@ def thresholds(path: Path = THRESHOLDS) -> dict[str, float]:
     return {name: float(value) for name, value in json.loads(path.read_text())["ratios"].items()}
 
 
-def judge(ours: Figures, yardstick: Figures, most: dict[str, float]) -> list[Verdict]:
-    """Compares round with round, so that a slow moment of the machine hits both; raises ValueError without rounds."""
+def judge(ours: Figures, yardstick: Figures, most: dict[str, float], first: int = 0) -> list[Verdict]:
+    """Compares round with round, so that a slow moment of the machine hits both; raises ValueError without rounds.
+
+    `first` is the number of the first round that counts.
+    """
+    requests = ours.cpu_us_per_request_rounds[first:], yardstick.cpu_us_per_request_rounds[first:]
+    chunks = ours.cpu_us_per_chunk_rounds[first:], yardstick.cpu_us_per_chunk_rounds[first:]
     return [
-        Verdict(
-            "CPU a request",
-            _ratio(ours.cpu_us_per_request_rounds, yardstick.cpu_us_per_request_rounds),
-            most["request"],
-        ),
-        Verdict("CPU a chunk", _ratio(ours.cpu_us_per_chunk_rounds, yardstick.cpu_us_per_chunk_rounds), most["chunk"]),
+        Verdict("CPU a request", _ratio(*requests), most["request"]),
+        Verdict("CPU a chunk", _ratio(*chunks), most["chunk"]),
     ]
 
 

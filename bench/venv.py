@@ -26,7 +26,8 @@ def peers_bin(say: Callable[[str], None]) -> Path:
     say("installing the peers from bench/peers.lock (about a minute, once)")
     shutil.rmtree(HOME, ignore_errors=True)
     _run(sys.executable, "-m", "venv", HOME)
-    _run(HOME / "bin" / "python", "-m", "pip", "install", "--quiet", "--require-hashes", "-r", LOCK)
+    # The lock is whole: without --no-deps a newer release that another one asks for with an extra counts as unpinned.
+    _run(HOME / "bin" / "python", "-m", "pip", "install", "--quiet", "--no-deps", "--require-hashes", "-r", LOCK)
     mark.write_text(digest)
     return HOME / "bin"
 

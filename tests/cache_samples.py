@@ -4,8 +4,9 @@ import json
 
 from crosslogic.cache.model import Form, Question, Recording, Tokens
 from crosslogic.cache.tap import Answered
-from crosslogic.kernel.ids import OrgId, RequestId
+from crosslogic.kernel.ids import EnvId, OrgId, RequestId
 
+ENV, OTHER_ENV = EnvId("env_one"), EnvId("env_two")
 ORG, OTHER_ORG = OrgId("org_one"), OrgId("org_two")
 CHAT: dict[str, object] = {"model": "m", "temperature": 0, "messages": [{"role": "user", "content": "hi"}]}
 EVENTS = (b'data: {"choices":[{"delta":{"content":"a"}}]}\n\n', b'data: {"choices":[{"delta":{}}]}\n\n')
@@ -20,15 +21,21 @@ def question(
     model: str = "m",
     generates: bool = True,
     form: Form = Form.WHOLE,
+    env: EnvId = ENV,
 ) -> Question:
     """A request as the gateway tells it to the cache."""
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return Question(org, RequestId(request_id), endpoint, model, generates, form, raw)
+    return Question(org, RequestId(request_id), endpoint, model, generates, form, raw, env)
 
 
-def recording(body: bytes = b'{"ok":true}', request_id: str = "req_1") -> Recording:
+def recording(
+    body: bytes = b'{"ok":true}', request_id: str = "req_1", *, env: EnvId = ENV, model: str = "m"
+) -> Recording:
     """A whole answer."""
-    return Recording(RequestId(request_id), "m", False, 200, b"application/json", (body,), Tokens(3, 5, 1, 2), "stop")
+    tokens = Tokens(3, 5, 1, 2)
+    return Recording(
+        RequestId(request_id), model, False, 200, b"application/json", (body,), tokens, "stop", env, "chat/completions"
+    )
 
 
 def stream(*pieces: bytes) -> Recording:

@@ -6,9 +6,13 @@ database_url    parametrised: SQLite file, then PostgreSQL; migrated, new for ea
 engine          an engine on `database_url`
 sqlite_url, postgres_database_url
                 the two of them alone, migrated, new for each test
+sqlite_template a migrated SQLite file to copy
+sqlite_engine, postgres_engine
+                an engine on one of them
 """
 
 import asyncio
+import os
 import secrets
 import shutil
 import signal
@@ -19,17 +23,38 @@ from urllib.parse import urlsplit, urlunsplit
 import asyncpg
 import pytest
 import pytest_asyncio
+from hypothesis import settings
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from crosslogic.store import migrate
 from crosslogic.store.engine import create_engine
+from tests.examples import MOST, NIGHTLY
 from tests.servers import postgres_server, redis_server
+
+settings.register_profile("nightly", max_examples=MOST, deadline=None)
+if NIGHTLY:
+    settings.load_profile("nightly")
+
+# As `crosslogic` itself has it: before NumPy is imported, and for the processes that tests start.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 def pytest_configure() -> None:
     # A shell starts its background jobs with SIGINT ignored, and every child would inherit that: tests that
     # interrupt programs would then wait for ever.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+# What starts processes and waits for them meets the machine's other work. Once more is allowed, and told (`-rR`);
+# twice is a failure. Whatever decides, `unit` and `property`, has no such excuse.
+_WITH_PROCESSES = ("flow", "chaos", "engine", "contract")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    tests = Path(__file__).parent
+    for item in items:
+        if item.path.is_relative_to(tests) and item.path.relative_to(tests).parts[0] in _WITH_PROCESSES:
+            item.add_marker(pytest.mark.flaky(reruns=1))
 
 
 def _named(url: str, database: str) -> str:
@@ -83,17 +108,18 @@ def _postgres_template(_postgres: str) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def _sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated SQLite file; copy it."""
     path = tmp_path_factory.mktemp("sqlite") / "template.db"
     asyncio.run(_migrate(f"sqlite:///{path}"))
     return path
 
 
 @pytest.fixture
-def sqlite_url(_sqlite_template: Path, tmp_path: Path) -> str:
+def sqlite_url(sqlite_template: Path, tmp_path: Path) -> str:
     """A migrated SQLite file of this test alone."""
     path = tmp_path / "crosslogic.db"
-    shutil.copy(_sqlite_template, path)
+    shutil.copy(sqlite_template, path)
     return f"sqlite:///{path}"
 
 
@@ -113,6 +139,20 @@ def database_url(request: pytest.FixtureRequest) -> str:
 @pytest_asyncio.fixture
 async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
     engine = create_engine(database_url)
+    yield engine
+    await engine.dispose()
+
+
+@pytest_asyncio.fixture
+async def sqlite_engine(sqlite_url: str) -> AsyncIterator[AsyncEngine]:
+    engine = create_engine(sqlite_url)
+    yield engine
+    await engine.dispose()
+
+
+@pytest_asyncio.fixture
+async def postgres_engine(postgres_database_url: str) -> AsyncIterator[AsyncEngine]:
+    engine = create_engine(postgres_database_url)
     yield engine
     await engine.dispose()
 

@@ -21,7 +21,7 @@ from crosslogic.queueing.model import (
     Turn,
     TurnAsk,
 )
-from crosslogic.queueing.policies import policy
+from crosslogic.queueing.policies import orders
 from crosslogic.simulator.engine import Engine
 from crosslogic.simulator.model import EngineConfig, Sequence
 from crosslogic.simulator.profile import find_profile
@@ -71,7 +71,7 @@ class Fleet:
         *,
         nodes: int = 2,
         places: int = 16,
-        order: str = "weighted_fair",
+        order: str = "weighted-fair",
         bounds: Bounds | None = None,
         lane: Lane = NO_LANE,
         seed: int = 0,
@@ -87,9 +87,7 @@ class Fleet:
         self.now_s = 0.0
         self.requests: list[Request] = []
         self.measure_from_s = 0.0
-        self.desk = Desk(
-            FairQueue(policy(order).new_order, bounds or Bounds(10_000, 10_000)), self, lane_of=lambda _: lane
-        )
+        self.desk = Desk(FairQueue(orders(order), bounds or Bounds(10_000, 10_000)), self, lane_of=lambda _: lane)
         self._rng = Random(seed)
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._numbers = itertools.count(1)

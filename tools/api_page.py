@@ -1,5 +1,6 @@
 """The page docs/api.md: what callers and operators can ask, from the tables and routes themselves."""
 
+import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
@@ -74,9 +75,11 @@ def _errors() -> str:
     lines = [
         "### Errors\n\n",
         '`{"error": {"message", "type", "code", "param"}}`, as OpenAI\'s; codes are stable, messages are not.\n',
+        "Refusals by a limit have `layer` (`org`, `env`, `key` or `platform`) and `dimension` besides: see\n",
+        "[guardrails](guardrails.md).\n",
         "Besides these, 400 `invalid_json`, `invalid_type`, `invalid_value`, `missing_required_parameter`,\n",
-        "`context_length_exceeded`, `max_tokens_exceeded`; 404 `model_not_found`; 413 `request_too_large`; 429\n",
-        "`rate_limit_exceeded`, which names layer and dimension.\n\n",
+        "`context_length_exceeded`, `max_tokens_exceeded`; 404 `model_not_found`; 403 `quota_exceeded`; 413\n",
+        "`request_too_large`; 429 `rate_limit_exceeded`, `too_many_bad_keys`.\n\n",
         "| status | code | |\n| --- | --- | --- |\n",
     ]
     lines += [f"| {refusal.status} | `{refusal.code}` | {refusal.message} |\n" for refusal in _refusals()]
@@ -85,7 +88,7 @@ def _errors() -> str:
 
 def _management() -> str:
     unused: Any = None  # nothing is called: only the routes are listed
-    services = ApiServices(unused, unused, unused, b"", unused, {})
+    services = ApiServices(**{field.name: unused for field in dataclasses.fields(ApiServices)})
     paths = create_app(services).openapi()["paths"]
     lines = [
         "## For operators and tenants\n\n",

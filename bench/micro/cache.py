@@ -21,7 +21,7 @@ from crosslogic.cache.idempotency.redis import RedisSlots
 from crosslogic.cache.idempotency.service import Idempotency
 from crosslogic.cache.key import cache_key, fingerprint, meaning_of, read_fields
 from crosslogic.cache.memory import MemoryCache
-from crosslogic.cache.model import CachePolicy, Form, Mode, Question, Recording, Tokens
+from crosslogic.cache.model import CachePolicy, Form, Question, Recording, Tokens
 from crosslogic.cache.policy import is_cacheable
 from crosslogic.cache.ports import ResponseCache
 from crosslogic.cache.redis import RedisCache
@@ -29,7 +29,7 @@ from crosslogic.cache.salt import Salts
 from crosslogic.cache.service import Answers, Found, Plan
 from crosslogic.cache.tap import Answered
 from crosslogic.kernel.clock import SystemClock
-from crosslogic.kernel.ids import OrgId, RequestId
+from crosslogic.kernel.ids import EnvId, OrgId, RequestId
 from crosslogic.net.redis import RedisConnection
 
 ORG = OrgId("org_0123456789ab0123456789abcdef01234567")
@@ -54,7 +54,7 @@ ANSWER = json.dumps({"choices": [{"message": {"content": "word " * 300}}], "usag
 
 
 def question(number: int = 0) -> Question:
-    return Question(ORG, RequestId(f"req_{number}"), "chat/completions", "m", True, Form.WHOLE, BODY)
+    return Question(ORG, RequestId(f"req_{number}"), "chat/completions", "m", True, Form.WHOLE, BODY, EnvId("env"))
 
 
 def answered() -> Answered:
@@ -78,7 +78,7 @@ def key_of_request() -> object:
     fields = read_fields(BODY)
     assert fields is not None
     meaning = meaning_of(fields)
-    assert is_cacheable(fields, meaning, generates=True, mode=Mode.DETERMINISTIC)
+    assert is_cacheable(fields, meaning, generates=True, sampled=False)
     return cache_key(question(), fields, meaning)
 
 
@@ -119,16 +119,17 @@ async def measure(name: str, at_once: int, count: int, one: Callable[[int], Awai
 
 
 async def whole(where: str, cache: ResponseCache, slots: Slots, count: int) -> None:
-    answers = Answers(cache, Idempotency(slots), lambda _: CachePolicy(), SystemClock())
+    answers = Answers(cache, Idempotency(slots), SystemClock())
+    policy = CachePolicy()
     run = secrets.token_hex(4)
 
     def plan(number: int, x_cache: bytes | None, key: bytes | None) -> Plan:
-        made = answers.plan(lambda: question(number), "env", x_cache, key)
+        made = answers.plan(lambda: question(number), policy, x_cache, key)
         assert isinstance(made, Plan)
         return made
 
     async def neither(_: int) -> object:
-        return answers.plan(question, "env", None, None)
+        return answers.plan(question, policy, None, None)
 
     async def hit(number: int) -> object:
         found = await answers.find(plan(number, b"use", None), lambda: True)

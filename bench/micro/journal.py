@@ -2,9 +2,9 @@
 
     python bench/micro/journal.py [--directory DIR]
 
-Each row: so many tasks, each in turn works (spins, as a gateway does for its request), writes its intent and its
-record and waits until it is durable. The baseline is the same program without the journal, measured in the same
-run and subtracted. `loop` is the event loop's thread, `process` all threads.
+Each row: so many tasks, each in turn writes its intent and waits until it is durable, works (spins, as a gateway does
+for its request), writes its record and waits for that. The baseline is the same program without the journal, measured
+in the same run and subtracted. `loop` is the event loop's thread, `process` all threads; waits are those for records.
 """
 
 import argparse
@@ -43,7 +43,7 @@ async def requests(journal: FileJournal | None, tasks: int, work_us: float, coun
             request_id = ids.pop()
             now_us = time.time_ns() // 1000
             if journal is not None:
-                journal.intend(Intent(request_id, now_us, ORG, ENV, KEY, ENDPOINT, MODEL, REGION, NODE, 500))
+                await journal.intend(Intent(request_id, now_us, ORG, ENV, KEY, ENDPOINT, MODEL, REGION, NODE, 500))
             spin(work_us)
             await asyncio.sleep(0)
             began_s = time.perf_counter()

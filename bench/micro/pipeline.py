@@ -8,11 +8,11 @@ programs on the machine disturb least.
 import asyncio
 import random
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import uvloop
 
-from crosslogic.cache.model import CachePolicy, Mode
 from crosslogic.cache.null import NullCache
 from crosslogic.cache.service import Answers
 from crosslogic.fleet.model import BackendKind, Node, NodeStatus
@@ -20,6 +20,7 @@ from crosslogic.gateway.app import Gateway
 from crosslogic.gateway.dispatch import Dispatcher
 from crosslogic.gateway.models import ModelTable
 from crosslogic.gateway.observer import TelemetryObserver
+from crosslogic.gateway.picture import Picture
 from crosslogic.gateway.pipeline import Pipeline
 from crosslogic.gateway.prompt_count import PromptCounter
 from crosslogic.gateway.turns import NoTurns
@@ -27,12 +28,15 @@ from crosslogic.gateway.upstream import Upstreams
 from crosslogic.gateway.visit import GatewaySettings
 from crosslogic.gateway.watchdog import Watchdog
 from crosslogic.kernel.clock import SystemClock
-from crosslogic.kernel.ids import EnvId, KeyId, NodeId, OrgId
+from crosslogic.kernel.ids import EnvId, KeyId, NodeId, OrgId, RequestId
 from crosslogic.limits.memory import MemoryLimiter
 from crosslogic.limits.model import Layer, Limits, Scope
-from crosslogic.metering.model import Intent, UsageRecord
+from crosslogic.metering.model import Checkpoint, Intent, UsageRecord
+from crosslogic.metering.ports import Journal
 from crosslogic.net.client import Sink
 from crosslogic.net.exchange import Exchange
+from crosslogic.pricing.book import PriceBook, PriceList
+from crosslogic.pricing.estimate import CostEstimates
 from crosslogic.scheduling.pool import Pool
 from crosslogic.scheduling.registry import new_strategy
 from crosslogic.scheduling.scheduler import Scheduler
@@ -40,6 +44,7 @@ from crosslogic.telemetry.log import LogWriter
 from crosslogic.telemetry.metrics import Metrics
 from crosslogic.telemetry.slots import Slots
 from crosslogic.tenancy.model import Principal, Role
+from crosslogic.tenancy.strangers import Strangers
 
 ROUNDS = 15
 REQUESTS = 3000
@@ -102,7 +107,11 @@ class DurableAtOnce:
         self._done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._done.set_result(None)
 
-    def intend(self, intent: Intent) -> None: ...
+    def intend(self, intent: Intent) -> "asyncio.Future[None]":
+        return self._done
+
+    def mark(self, checkpoint: Checkpoint) -> None: ...
+    def withdraw(self, request_id: RequestId) -> None: ...
     def record(self, usage: UsageRecord) -> "asyncio.Future[None]":
         return self._done
 
@@ -142,21 +151,25 @@ class Caller:
         asyncio.get_running_loop().call_soon(self.ask)
 
 
-def build() -> Gateway:
+def build(journal: Journal | None = None, urls: Sequence[str] = ()) -> Gateway:
+    """Over nodes at `urls`, or over two that answer from memory."""
     limits = Limits(10**9, 10**9, 10**9)
     scopes = tuple(Scope(layer, layer.value, limits) for layer in Layer)
     principal = Principal(OrgId("org"), "org", EnvId("env"), "env", KeyId("key"), Role.DEVELOPER, None, None, scopes)
     now = datetime.now(UTC)
     nodes = [
-        Node(NodeId(f"node_{n}"), f"http://127.0.0.1:{n}", ("m",), NodeStatus.ACTIVE, now, BackendKind.VLLM)
-        for n in (1, 2)
+        Node(NodeId(f"node_{n}"), url, ("m",), NodeStatus.ACTIVE, now, BackendKind.VLLM)
+        for n, url in enumerate(urls or ("http://127.0.0.1:1", "http://127.0.0.1:2"), 1)
     ]
     pool, models = Pool(), ModelTable()
     pool.update(nodes)
     models.serve(["m"])
     upstreams = Upstreams(connect_timeout_s=1)
-    upstreams._origins = {node.id: (node, Upstream()) for node in nodes}
-    journal = DurableAtOnce()
+    if urls:
+        upstreams.update(nodes)
+    else:
+        upstreams._origins = {node.id: (node, Upstream()) for node in nodes}
+    journal = journal or DurableAtOnce()
     observer = TelemetryObserver(Metrics(Slots()), LogWriter(bytes, buffer_lines=100))
     scheduler = Scheduler(pool, new_strategy("least_loaded"), random.Random(), SystemClock())
     dispatcher = Dispatcher(
@@ -177,7 +190,10 @@ def build() -> Gateway:
         prompt_counter=PromptCounter(upstreams),
         journal=journal,
         observer=observer,
-        answers=Answers(NullCache(), None, {EnvId("env"): CachePolicy(Mode.NEVER)}.__getitem__, SystemClock()),
+        strangers=Strangers(20),
+        picture=Picture(0.0, 0.0, lambda _age_s: None),
+        costs=CostEstimates(PriceBook(PriceList())),
+        answers=Answers(NullCache(), None, SystemClock()),
     )
     return Gateway(pipeline, pool, models)
 

@@ -17,7 +17,7 @@ from crosslogic.queueing.lanes import Lane
 from crosslogic.queueing.memory import MemoryQueue
 from crosslogic.queueing.model import Bounds, Queued, Turn, TurnAsk
 from crosslogic.queueing.null import NullQueue
-from crosslogic.queueing.policies import policy
+from crosslogic.queueing.policies import orders
 from crosslogic.queueing.ports import TurnQueue
 
 WAITING = (10, 1000, 10_000)
@@ -47,7 +47,7 @@ def median_us(work: Callable[[int], float]) -> float:
 
 def offer_and_next(name: str, waiting: int) -> float:
     """Keep so many waiting; for each request that comes one goes, and one ends."""
-    queue = FairQueue(policy(name).new_order, Bounds(2 * waiting + 10, 2 * waiting + 10))
+    queue = FairQueue(orders(name), Bounds(2 * waiting + 10, 2 * waiting + 10))
     for ask in asks(waiting):
         queue.offer(ask, 0.0)
     now_s = 1.0
@@ -125,7 +125,7 @@ class OnePlace:
 
 
 def desk(name: str, capacity: Plenty | OnePlace, lane: Lane | None = None, *, shared: bool = False) -> Desk:
-    queue = FairQueue(policy(name, shared=shared).new_order, Bounds(20_000, 20_000))
+    queue = FairQueue(orders(name, shared=shared), Bounds(20_000, 20_000))
     return Desk(queue, capacity) if lane is None else Desk(queue, capacity, lane_of=lambda _: lane)
 
 
@@ -134,16 +134,16 @@ async def main() -> None:
     for title, queue in (
         ("no queue", NullQueue()),
         ("fifo", MemoryQueue(desk("fifo", Plenty()), SystemClock())),
-        ("weighted_fair", MemoryQueue(desk("weighted_fair", Plenty()), SystemClock())),
-        ("weighted_fair, shared counters", MemoryQueue(desk("weighted_fair", Plenty(), shared=True), SystemClock())),
-        ("weighted_fair, reserved lane", MemoryQueue(desk("weighted_fair", Plenty(), Lane(8, 4)), SystemClock())),
+        ("weighted-fair", MemoryQueue(desk("weighted-fair", Plenty()), SystemClock())),
+        ("weighted-fair, shared counters", MemoryQueue(desk("weighted-fair", Plenty(), shared=True), SystemClock())),
+        ("weighted-fair, reserved lane", MemoryQueue(desk("weighted-fair", Plenty(), Lane(8, 4)), SystemClock())),
     ):
         turn_us, done_us = await turn_and_done(queue)
         print(f"  {title:32} {turn_us:6.2f}  {done_us:6.2f}")
     print("offer + next, µs" + "".join(f"{count:>10}" for count in WAITING) + "   waiting")
-    for name in ("fifo", "priority", "weighted_fair"):
+    for name in ("fifo", "priority", "weighted-fair"):
         print(f"  {name:14}" + "".join(f"{offer_and_next(name, count):10.2f}" for count in WAITING))
-    print(f"waiting and being woken, weighted_fair, 5000 waiting: {await handed_over('weighted_fair', 5000):.1f} µs")
+    print(f"waiting and being woken, weighted-fair, 5000 waiting: {await handed_over('weighted-fair', 5000):.1f} µs")
 
 
 if __name__ == "__main__":

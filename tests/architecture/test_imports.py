@@ -1,7 +1,9 @@
 """Who may import what, where import-linter's contracts (.importlinter) cannot see it."""
 
 import ast
+import re
 import sys
+import tomllib
 from pathlib import Path
 
 from tests.architecture.sources import PACKAGE, ROOT, imported, python_files, shown, tree
@@ -9,7 +11,10 @@ from tests.architecture.sources import PACKAGE, ROOT, imported, python_files, sh
 # Named after their technology: chosen in one place, so that a feature is switched off by another adapter.
 ADAPTERS = {"memory", "null", "redis", "stripe", "paypal"}
 # The readers of the environment, besides options that typer itself fills from it.
-READ_ENVIRONMENT = {"src/crosslogic/cli/options.py"}
+READ_ENVIRONMENT = {
+    "src/crosslogic/cli/options.py",
+    "src/crosslogic/cli/main.py",  # tells the linear algebra how many threads to have; reads nothing
+}
 
 
 def test_nothing_is_imported_inside_a_function() -> None:
@@ -63,7 +68,17 @@ def test_what_runs_needs_no_development_dependency() -> None:
         for line in (ROOT / "requirements.lock").read_text("utf-8").splitlines()
         if "==" in line and not line.startswith(" ")
     }
-    names = {"yaml": "pyyaml"}
+    # What an extra brings is imported only where the extra is asked for.
+    extras = {
+        re.split(r"[>=<;\[ ]", each)[0].lower()
+        for name, needs in tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"][
+            "optional-dependencies"
+        ].items()
+        if name not in ("dev", "build")
+        for each in needs
+    }
+    locked |= extras
+    names = {"yaml": "pyyaml", "grpc": "grpcio", "google": "protobuf", "stdnum": "python-stdnum"}
     needed = {
         name.split(".")[0]
         for path in python_files(PACKAGE)

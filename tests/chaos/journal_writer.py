@@ -22,7 +22,7 @@ async def main(directory: Path, first: int, tasks: int) -> None:
         for number in numbers:
             os.write(1, b"i %d\n" % number)
             journal.intend(intent(number))
-            await asyncio.sleep(0.0005)
+            await asyncio.sleep(0.004)
             await journal.record(usage(number))
             os.write(1, b"d %d\n" % number)
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from crosslogic.gateway.relay import MARK_TOKENS
 from tests.conftest import _scratch
 from tests.flow import wire
 from tests.flow.clouds import CHAT, Row, chat
@@ -26,6 +27,7 @@ from tests.flow.production import Production
 pytestmark = pytest.mark.chaos
 
 KILLS = 20
+TOKENS_A_SECOND = 400  # of one stream of the simulated node, at most
 CALLERS = 8
 
 
@@ -158,7 +160,10 @@ def test_every_answer_that_was_seen_whole_is_in_the_ledger_once(production: Prod
     assert outcomes["interrupted"] > 0
     for row in rows.values():
         if row["outcome"] == "interrupted":
-            assert (row["total_tokens"], int(row["cost_pusd"]), row["evidence"]) == (0, 0, "none")
+            # Answers of at most 60 tokens in under a second: most have no mark yet.
+            assert row["evidence"] in ("none", "checkpoint")
+            assert (row["total_tokens"] > 0) == (row["evidence"] == "checkpoint")
+            assert row["total_tokens"] <= 60
     # Rows of which no caller knows the id are those of callers that got nothing, each by a kill.
     unknown = len(rows) - len({seen.request_id for seen in load.seen} & rows.keys())
     assert unknown <= KILLS * CALLERS
@@ -176,7 +181,7 @@ def test_what_a_killed_worker_held_of_a_limit_is_given_back(production: Producti
     body = {"org": "acme", "environment": "prod", "name": "two-at-once", "limits": {"concurrency": 2}}
     key = cloud.admin.post("/admin/keys", json=body).raise_for_status().json()
     headers = {"authorization": f"Bearer {key['key']}"}
-    eventually(lambda: wire.ask(cloud.url, "/v1/models", None, headers, method="GET").status == 200, 3)
+    eventually(lambda: wire.ask(cloud.url, "/v1/models", None, headers, method="GET").status == 200, 10)
     time.sleep(0.5)  # both workers know it
     victim, other = eventually(lambda: pids if len(pids := production.workers()) == 2 else None, 10)
     streams = []
@@ -189,10 +194,10 @@ def test_what_a_killed_worker_held_of_a_limit_is_given_back(production: Producti
     os.kill(victim, signal.SIGKILL)
     assert not any(stream.rest().whole for stream in streams)
     began_s = time.monotonic()
-    eventually(lambda: wire.ask(cloud.url, CHAT, chat(max_tokens=1), headers).status == 200, 15, 0.2)
-    assert time.monotonic() - began_s < 12
+    eventually(lambda: wire.ask(cloud.url, CHAT, chat(max_tokens=1), headers).status == 200, 25, 0.2)
+    assert time.monotonic() - began_s < 25
     # The node, too, is free again: its connection broke.
-    eventually(lambda: cloud.running() == 0, 3)
+    eventually(lambda: cloud.running() == 0, 15)
 
 
 def test_a_killed_parent_takes_its_workers_along_and_a_new_one_tidies_up(production: Production) -> None:
@@ -200,7 +205,7 @@ def test_a_killed_parent_takes_its_workers_along_and_a_new_one_tidies_up(product
     workers = production.workers()
     streams = [cloud.begin(chat(max_tokens=3000, stream=True)) for _ in range(2)]
     for stream in streams:
-        stream.until(lambda data: data.count(b"\n\n") > 4)
+        stream.until(lambda data: data.count(b"\n\n") > 300)
     cloud.program.kill()
     for pid in workers:  # and they, too, by force: nobody is left to write anything
         os.kill(pid, signal.SIGKILL)
@@ -209,6 +214,11 @@ def test_a_killed_parent_takes_its_workers_along_and_a_new_one_tidies_up(product
         reply = stream.rest()
         assert not reply.whole
         row = cloud.row(reply.headers["x-request-id"])
-        assert (row["outcome"], row["total_tokens"]) == ("interrupted", 0)
+        seen = reply.body.count(b'"content":"')
+        assert row["outcome"] == "interrupted"
+        # What was marked: the prompt is left out, since the engine had not told its tokens yet.
+        assert (row["evidence"], row["prompt_tokens"]) == ("checkpoint", 0)
+        assert seen - MARK_TOKENS - TOKENS_A_SECOND <= row["completion_tokens"] <= seen
+        assert row["completion_tokens"] >= MARK_TOKENS
     usage = json.loads(cloud.admin.get("/admin/usage/acme").text)
     assert usage["totals"]["requests"] == len(cloud.rows())

@@ -32,11 +32,12 @@ async def kill_one(directory: Path, first: int, life_s: float, mover: JournalFlu
     assert process.stdout is not None
     output = bytearray(await process.stdout.readuntil(b"d "))  # it works now
     reading = asyncio.create_task(process.stdout.read())
-    ends = asyncio.get_running_loop().time() + life_s
-    while asyncio.get_running_loop().time() < ends:
+    killing = asyncio.get_running_loop().call_later(life_s, process.send_signal, signal.SIGKILL)
+    # A flush under way is no reprieve, for what is written meanwhile may be more than it moves.
+    while process.returncode is None:
         await mover.flush()
         await asyncio.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
+    killing.cancel()
     output += await reading
     assert await process.wait() == -signal.SIGKILL
     told: dict[bytes, set[int]] = {b"i": set(), b"d": set()}

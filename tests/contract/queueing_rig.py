@@ -9,7 +9,7 @@ from crosslogic.queueing.fair_queue import FairQueue
 from crosslogic.queueing.lanes import NO_LANE, Lane
 from crosslogic.queueing.memory import MemoryQueue
 from crosslogic.queueing.model import Bounds, Shed, TrafficClass, Turn, TurnAsk
-from crosslogic.queueing.policies import policy
+from crosslogic.queueing.policies import orders
 from crosslogic.queueing.ports import TurnQueue
 from tests.contract.limits_rig import eventually
 
@@ -113,11 +113,10 @@ def reserved(now_s: float, tenant: str = "reserved", **fields: object) -> TurnAs
 def desk(
     places: Places,
     *,
-    order: str = "weighted_fair",
+    order: str = "weighted-fair",
     bounds: Bounds | None = None,
     lane: Lane = NO_LANE,
-    preemption: bool = False,
     shared: bool = False,
 ) -> Desk:
-    queue = FairQueue(policy(order, shared=shared).new_order, bounds)
-    return Desk(queue, places, lane_of=lambda _: lane, preemption=preemption)
+    queue = FairQueue(orders(order, shared=shared), bounds)
+    return Desk(queue, places, lane_of=lambda _: lane)

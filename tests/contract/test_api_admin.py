@@ -1,31 +1,64 @@
 """The management API on both databases: what administrators do, what others may not, and how errors look."""
 
+import dataclasses
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
+from functools import cache
 from typing import Any
 
 import httpx
 import pytest
 import pytest_asyncio
+from fastapi import FastAPI
 from fastapi.routing import APIRoute
-from sqlalchemy import insert, text
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from crosslogic.api.app import create_app
-from crosslogic.api.services import ApiServices
+from crosslogic.api.limit_models import LimitsView
+from crosslogic.api.services import ApiServices, Deployed, MoneyServices
+from crosslogic.billing.charges.accounts import AccountsService
+from crosslogic.billing.charges.inquiries import Inquiries
+from crosslogic.billing.charges.service import RatingService
+from crosslogic.billing.charges.shadow import ShadowRating
+from crosslogic.billing.credits.service import CreditsService
+from crosslogic.billing.invoices.invoicing import Invoicing
+from crosslogic.billing.retention.service import RetentionService
+from crosslogic.cache.memory import MemoryCache
+from crosslogic.capacity.allocations.model import Totals
+from crosslogic.capacity.allocations.sql import SqlAllocator
+from crosslogic.capacity.service import CapacityService
+from crosslogic.catalog.store import CatalogStore
+from crosslogic.compass.conversation.service import CompassService
+from crosslogic.compass.deployments.ports import Cluster
+from crosslogic.compass.deployments.service import DeploymentService
+from crosslogic.compass.deployments.sql import DeploymentsSql
+from crosslogic.compass.outcomes.service import OutcomeService
+from crosslogic.compass.outcomes.sql import OutcomesSql
+from crosslogic.compass.ranking.service import PlanningService
 from crosslogic.fleet.registry import Registry
-from crosslogic.kernel.clock import ManualClock
+from crosslogic.insight.finops.sql import FinopsSql
+from crosslogic.insight.notices.channels import ChannelService
+from crosslogic.kernel.clock import Clock, ManualClock
 from crosslogic.limits.model import Limits
-from crosslogic.metering.ledger import Ledger
+from crosslogic.metering.costs.sql import SqlCostTracker
+from crosslogic.metering.ledger_reader import LedgerReader
+from crosslogic.metering.live.boards import SqlLive
+from crosslogic.metering.requests import RequestFinder
+from crosslogic.metering.rollup_sums import RollupSums
+from crosslogic.orchestration.registry import ModelRegistry
+from crosslogic.pricing.book import PriceBook, PriceList
+from crosslogic.pricing.service import PricesService
 from crosslogic.store.engine import create_engine, ping
-from crosslogic.store.tables import usage_records
 from crosslogic.tenancy import keys
+from crosslogic.tenancy.audit_sql import AuditTrail
 from crosslogic.tenancy.service import TenancyService
 from crosslogic.tenancy.sql import TenancySql
-from tests.contract.test_store_tables import usage_row
+from crosslogic.tenancy.strangers import Strangers
 
 ADMIN_KEY = keys.generate(keys.KeyKind.ADMIN)
-NO_LIMITS = dict.fromkeys(Limits.__struct_fields__) | {"burst_share": 1.0}
+NO_LIMITS = LimitsView.of(Limits()).model_dump()
 HASH = keys.key_hasher(b"pepper")
 HEADERS = {"Authorization": f"Bearer {ADMIN_KEY}"}
 
@@ -35,18 +68,72 @@ def services_on(engine: AsyncEngine) -> ApiServices:
         await ping(engine)
 
     clock = ManualClock()
+    planning = PlanningService(engine, clock)
     return ApiServices(
         tenancy=TenancyService(TenancySql(engine), HASH, clock),
-        usage=Ledger(engine),
+        usage=RollupSums(engine),
+        usage_log=LedgerReader(engine),
+        requests=RequestFinder(engine),
+        costs=SqlCostTracker(engine, lambda: PriceBook(PriceList())),
+        live=SqlLive(engine),
+        retention=RetentionService(
+            engine, clock, AuditTrail(digest=HASH, clock=clock), RatingService(engine, clock), months=2, billed=False
+        ),
         nodes=Registry(engine, clock),
+        capacity=CapacityService(engine, HASH, clock),
+        invoicing=Invoicing(engine, HASH, clock),
+        allocator=SqlAllocator(engine, HASH, clock, Totals(), 256),
+        planning=planning,
+        deployed=deployed_on(engine, clock, planning),
+        models=ModelRegistry(engine, HASH, clock),
+        channels=ChannelService(engine, HASH, clock),
+        finops=FinopsSql(engine),
         admin_key_hash=HASH(ADMIN_KEY.encode()),
         hash_key=HASH,
+        cache=MemoryCache(clock),
+        compass=CompassService(engine, HASH, clock),
+        catalog=CatalogStore(engine, clock),
         checks={"database": database},
+        money=money_on(engine, clock),
     )
 
 
+def deployed_on(
+    engine: AsyncEngine, clock: Clock, planning: PlanningService, cluster: Cluster | None = None
+) -> Deployed:
+    store = DeploymentsSql(engine, clock)
+    service = DeploymentService(store, cluster, AuditTrail(digest=HASH, clock=clock))
+    return Deployed(service, OutcomeService(engine, OutcomesSql(engine, clock), store, planning))
+
+
+def money_on(engine: AsyncEngine, clock: Clock) -> MoneyServices:
+    return MoneyServices(
+        prices=PricesService(engine, HASH, clock),
+        credits=CreditsService(engine, HASH, clock),
+        accounts=AccountsService(engine, HASH, clock),
+        rating=RatingService(engine, clock),
+        inquiries=Inquiries(engine, clock),
+        shadow=ShadowRating(engine),
+        referral_amount=5 * 10**12,
+    )
+
+
+@cache
+def _routes() -> FastAPI:
+    """The routes of all applications: to make them takes as long as many requests to them."""
+    return create_app(services_on(engine=None))  # type: ignore[arg-type] - whose services is said at each request
+
+
+def app_of(services: ApiServices) -> ASGIApp:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        _routes().state.services = services
+        await _routes()(scope, receive, send)
+
+    return app
+
+
 def client_of(services: ApiServices, **headers: str) -> httpx.AsyncClient:
-    transport = httpx.ASGITransport(app=create_app(services), raise_app_exceptions=False)
+    transport = httpx.ASGITransport(app=app_of(services), raise_app_exceptions=False)
     return httpx.AsyncClient(transport=transport, base_url="http://control", headers=headers)
 
 
@@ -87,7 +174,6 @@ def admin_operations() -> list[tuple[str, str]]:
     ]
 
 
-@pytest.mark.parametrize(("method", "path"), admin_operations())
 @pytest.mark.parametrize(
     ("authorization", "expected"),
     [
@@ -104,17 +190,14 @@ def admin_operations() -> list[tuple[str, str]]:
     ids=["none", "empty", "basic", "longer", "another admin key", "a tenant's key"],
 )
 async def test_no_operation_answers_without_the_admin_key(
-    sqlite_services: ApiServices,
-    method: str,
-    path: str,
-    authorization: str | None,
-    expected: tuple[int, str, str, str | None],
+    sqlite_services: ApiServices, authorization: str | None, expected: tuple[int, str, str, str | None]
 ) -> None:
     headers = {} if authorization is None else {"Authorization": authorization}
-    async with client_of(sqlite_services, **headers) as client:
-        answer = await client.request(method, path, json={})
-    assert error_of(answer) == expected
-    assert ("www-authenticate" in answer.headers) is (expected[0] == 401)
+    async with client_of(sqlite_services, **headers) as nobody:
+        for method, path in admin_operations():
+            answer = await nobody.request(method, path, json={})
+            assert error_of(answer) == expected, (method, path)
+            assert ("www-authenticate" in answer.headers) is (expected[0] == 401)
 
 
 @pytest_asyncio.fixture
@@ -151,9 +234,50 @@ async def test_an_org_is_created_found_changed_and_suspended(client: httpx.Async
 
 
 async def test_every_limit_that_there_is_can_be_set(client: httpx.AsyncClient) -> None:
-    every = dict.fromkeys(Limits.__struct_fields__, 7) | {"burst_share": 0.5}
+    every = dict.fromkeys(LimitsView.model_fields, 7) | {"burst_share": 0.5, "shadow": True}
+    every |= {name: "7.25" for name in every if name.startswith("spend_")}
+    assert len(every) == len(Limits.__struct_fields__)
     answer = await client.post("/admin/orgs", json={"name": "acme", "limits": every})
     assert answer.json()["limits"] == every
+
+
+@pytest.mark.parametrize(
+    ("sent", "shown"),
+    [("25.00", "25.00"), ("0.000000000001", "0.000000000001"), ("9000000", "9000000.00"), ("0", "0.00"), (2, "2.00")],
+)
+async def test_money_is_exact_both_ways(client: httpx.AsyncClient, sent: object, shown: str) -> None:
+    limits = {"spend_per_month_usd": sent}
+    answer = await client.post("/admin/orgs", json={"name": "acme", "limits": limits, "at_cap": "suspend"})
+    assert (answer.json()["limits"]["spend_per_month_usd"], answer.json()["at_cap"]) == (shown, "suspend")
+    assert (await client.get("/admin/orgs/acme")).json() == answer.json()
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [
+        {"spend_per_month_usd": "a lot"},
+        {"spend_per_month_usd": "-1"},
+        {"spend_per_month_usd": "0.0000000000001"},
+        {"spend_per_month_usd": "9000001"},
+        {"spend_per_month_usd": "NaN"},
+        {"spend_per_month_usd": True},
+        {"spend_per_month_pusd": 1},
+        {"requests_per_fortnight": 1},
+        {"max_input_tokens": -1},
+        {"shadow": "perhaps"},
+    ],
+    ids=str,
+)
+async def test_a_ceiling_that_is_none_is_refused(client: httpx.AsyncClient, limits: dict[str, object]) -> None:
+    answer = await client.post("/admin/orgs", json={"name": "acme", "limits": limits})
+    assert error_of(answer)[0] == 400
+    assert next(iter(limits)).removesuffix("_usd") in str(answer.json()["error"])
+
+
+async def test_what_is_shown_of_ceilings_can_be_sent_back(client: httpx.AsyncClient) -> None:
+    created = (await client.post("/admin/orgs", json={"name": "acme", "limits": {"spend_per_day_usd": "1.5"}})).json()
+    again = await client.patch("/admin/orgs/acme", json={"limits": created["limits"]})
+    assert again.json() == created
 
 
 async def test_environments_live_inside_their_org(client: httpx.AsyncClient) -> None:
@@ -315,60 +439,6 @@ async def test_a_taken_name_is_a_conflict(client: httpx.AsyncClient) -> None:
     assert error_of(await client.post("/admin/orgs", json={"name": "acme"}))[::2] == (409, "conflict")
 
 
-# usage
-
-
-async def test_usage_is_summed_by_group_and_in_total(client: httpx.AsyncClient, engine: AsyncEngine) -> None:
-    made = await house(client)
-    day = datetime(2026, 3, 1, tzinfo=UTC)
-    rows = [
-        usage_row("r1", org_id=made["org"], model="a", timestamp=day, cost_pusd=10**37),
-        usage_row("r2", org_id=made["org"], model="a", timestamp=day + timedelta(hours=23)),
-        usage_row("r3", org_id=made["org"], model="b", timestamp=day + timedelta(days=1), cost_pusd=500_000),
-        usage_row("r4", org_id="org_other", model="a", timestamp=day),
-    ]
-    async with engine.begin() as conn:
-        await conn.execute(insert(usage_records), rows)
-    path = f"/admin/usage/{made['org']}"
-    summed = (await client.get(path, params={"group_by": ["model", "day"]})).json()
-    assert [(row["group"], row["requests"]) for row in summed["data"]] == [
-        ({"model": "a", "day": "2026-03-01"}, 2),
-        ({"model": "b", "day": "2026-03-02"}, 1),
-    ]
-    assert summed["totals"] == {
-        "group": {},
-        "requests": 3,
-        "prompt_tokens": 30,
-        "completion_tokens": 15,
-        "cached_tokens": 6,
-        "total_tokens": 45,
-        "cost_usd": "10000000000000000000000000.000001250000",
-        "cost_microdollars": 10**31 + 1,
-    }
-    window = {"from": "2026-03-01T01:00:00Z", "to": "2026-03-02"}
-    assert (await client.get(path, params=window)).json()["totals"]["requests"] == 1
-    nothing = (await client.get(path, params={"from": "2030-01-01"})).json()
-    assert (nothing["totals"]["requests"], nothing["totals"]["cost_usd"]) == (0, "0.000000000000")
-
-
-@pytest.mark.parametrize("query", ["group_by=prompt", "from=yesterday", "from=2026-02-01&to=2026-01-01"])
-async def test_a_question_about_usage_that_makes_no_sense_is_refused(client: httpx.AsyncClient, query: str) -> None:
-    await house(client)
-    assert error_of(await client.get(f"/admin/usage/acme?{query}"))[0] == 400
-
-
-async def test_more_groups_than_an_answer_holds_are_refused_not_cut(
-    client: httpx.AsyncClient, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("crosslogic.api.usage.MAX_GROUPS", 1)
-    made = await house(client)
-    async with engine.begin() as conn:
-        rows = [usage_row(f"r{n}", org_id=made["org"], model=f"m{n}") for n in range(2)]
-        await conn.execute(insert(usage_records), rows)
-    answer = await client.get("/admin/usage/acme?group_by=model")
-    assert error_of(answer) == (400, "invalid_request_error", "invalid_request", "group_by")
-
-
 # health, ids, failures
 
 
@@ -403,3 +473,16 @@ async def test_our_own_fault_is_told_by_its_id_and_logged(
     assert any("req-7" in record.getMessage() for record in caplog.records)
     assert "plan" not in answer.text
     assert answer.headers["x-request-id"] == "req-7"
+
+
+async def test_bad_keys_from_one_address_are_slowed_and_the_right_one_is_not(engine: AsyncEngine) -> None:
+    services = dataclasses.replace(services_on(engine), strangers=Strangers(3))
+    async with client_of(services, Authorization=f"Bearer {keys.generate(keys.KeyKind.ADMIN)}") as guesser:
+        statuses = [(await guesser.get("/admin/orgs")).status_code for _ in range(4)]
+        of_a_tenant = {"Authorization": f"Bearer {keys.generate(keys.KeyKind.LIVE)}"}
+        refused = await guesser.get("/api/v1/org", headers=of_a_tenant)
+    assert statuses == [401, 401, 401, 429]
+    assert (refused.status_code, refused.json()["error"]["code"]) == (429, "too_many_bad_keys")
+    assert int(refused.headers["retry-after"]) >= 1
+    async with client_of(services, **HEADERS) as operator:
+        assert (await operator.get("/admin/orgs")).status_code == 200

@@ -10,7 +10,9 @@ import pytest
 import pytest_asyncio
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from crosslogic.cache.model import NO_CACHE, CachePolicy, Use
 from crosslogic.kernel.clock import ManualClock
+from crosslogic.store.changes import Following
 from crosslogic.tenancy import keys
 from crosslogic.tenancy.directory import Directory
 from crosslogic.tenancy.model import Principal, Role
@@ -46,9 +48,9 @@ async def new_key(client: httpx.AsyncClient, **fields: Any) -> dict[str, Any]:
 class Gateway:
     """What a gateway worker knows."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
-        self.directory = Directory(HASH)
-        self.sync = DirectorySync(engine, self.directory)
+    def __init__(self, engine: AsyncEngine, cache: CachePolicy | None = None) -> None:
+        self.directory = Directory(HASH, cache=cache)
+        self.sync = Following(engine, [DirectorySync(engine, self.directory)])
 
     async def sees(self, token: str) -> Principal:
         await self.sync.poll()
@@ -208,14 +210,14 @@ async def test_a_key_from_elsewhere_or_for_other_things_does_not_manage(
     engine: AsyncEngine, org: httpx.AsyncClient
 ) -> None:
     for scoping, code in (
-        ({"networks": ["192.0.2.0/24"]}, "ip_not_allowed"),
+        ({"networks": ["192.0.2.0/24"]}, "invalid_api_key"),  # as a key that never was
         ({"endpoints": ["chat/completions"]}, "endpoint_not_allowed"),
         ({"endpoints": ["management"], "networks": ["127.0.0.1"]}, None),
     ):
         token = (await new_key(org, role="admin", scoping=scoping))["key"]
         async with client_of(services_with_tokens(engine), Authorization=f"Bearer {token}") as client:
             answer = await client.get("/api/v1/org")
-            assert answer.status_code == (200 if code is None else 403)
+            assert answer.status_code == {None: 200, "invalid_api_key": 401}.get(code, 403)
             assert code is None or error_of(answer)[2] == code
 
 
@@ -380,3 +382,35 @@ async def test_a_user_is_resolved_by_every_gateway_within_a_change(
     found = member()
     assert found is not None
     assert found.refusal == "user_suspended"
+
+
+# what is cached for whom
+
+
+async def test_an_org_and_its_environments_choose_what_is_cached_and_every_gateway_follows(
+    engine: AsyncEngine, org: httpx.AsyncClient
+) -> None:
+    token = (await new_key(org))["key"]
+    caching, without = Gateway(engine, CachePolicy()), Gateway(engine)
+    await caching.sync.start()
+    await without.sync.start()
+    assert (await caching.sees(token)).cache == CachePolicy()
+
+    made = (await org.patch("/api/v1/org", json={"cache": {"use": "on", "ttl_s": 60}})).json()
+    assert made["cache"] == {"use": "on", "sampled": None, "ttl_s": 60.0}
+    assert (await caching.sees(token)).cache == CachePolicy(Use.ON, sampled=False, ttl_s=60.0)
+
+    choice = {"cache": {"use": "opt_in", "sampled": True}}
+    changed = (await org.patch("/api/v1/environments/prod", json=choice)).json()
+    assert changed["cache"] == {"use": "opt_in", "sampled": True, "ttl_s": None}
+    assert (await caching.sees(token)).cache == CachePolicy(Use.OPT_IN, sampled=True, ttl_s=60.0)
+    assert (await without.sees(token)).cache == NO_CACHE  # where there is no cache, nobody can choose one
+
+    await org.patch("/api/v1/environments/prod", json={"cache": {}})
+    assert (await caching.sees(token)).cache == CachePolicy(Use.ON, sampled=False, ttl_s=60.0)
+
+
+@pytest.mark.parametrize("choice", [{"use": "maybe"}, {"ttl_s": 0}, {"ttl_s": 1e9}, {"ttl_s": "NaN"}, {"mode": "on"}])
+async def test_a_choice_that_is_none_is_refused(org: httpx.AsyncClient, choice: dict[str, Any]) -> None:
+    answer = await org.patch("/api/v1/environments/prod", json={"cache": choice})
+    assert error_of(answer)[::2] == (400, "invalid_request")

@@ -11,7 +11,7 @@ from crosslogic.cache.idempotency.memory import MemorySlots
 from crosslogic.cache.idempotency.redis import RedisSlots
 from crosslogic.cache.idempotency.service import Idempotency, Problem
 from crosslogic.cache.memory import MemoryCache
-from crosslogic.cache.model import CachePolicy, Form, Mode, Question
+from crosslogic.cache.model import CachePolicy, Form, Question, Use
 from crosslogic.cache.redis import RedisCache
 from crosslogic.cache.service import Answers, Found, Plan
 from crosslogic.kernel.clock import ManualClock, SystemClock
@@ -21,9 +21,9 @@ from tests.contract.limits_rig import eventually
 
 POLICIES = {
     "asks": CachePolicy(),
-    "all": CachePolicy(unasked=True),
-    "none": CachePolicy(Mode.NEVER),
-    "sampled": CachePolicy(Mode.ALWAYS),
+    "all": CachePolicy(Use.ON),
+    "none": CachePolicy(Use.OFF),
+    "sampled": CachePolicy(sampled=True),
 }
 
 
@@ -31,7 +31,7 @@ POLICIES = {
 async def answers(request: pytest.FixtureRequest) -> AsyncIterator[Answers]:
     if request.param == "memory":
         clock = ManualClock()
-        service = Answers(MemoryCache(clock), Idempotency(MemorySlots(clock)), POLICIES.__getitem__, clock)
+        service = Answers(MemoryCache(clock), Idempotency(MemorySlots(clock)), clock)
         yield service
         await service.close()
         return
@@ -40,7 +40,7 @@ async def answers(request: pytest.FixtureRequest) -> AsyncIterator[Answers]:
     real = SystemClock()
     cache = RedisCache(connection, real, prefix=f"{prefix}c:", wait_s=5.0)
     slots = RedisSlots(connection, real, prefix=f"{prefix}i:", wait_s=5.0, ttl_s=20.0)
-    service = Answers(cache, Idempotency(slots), POLICIES.__getitem__, real)
+    service = Answers(cache, Idempotency(slots), real)
     yield service
     await service.close()
     await connection.execute("DEL", *await connection.execute("KEYS", f"{prefix}*"), f"{prefix}none")
@@ -59,7 +59,7 @@ def planned(
     x_cache: bytes | None = None,
     idempotency_key: bytes | None = None,
 ) -> Plan:
-    plan = answers.plan(lambda: asked, env, x_cache, idempotency_key)
+    plan = answers.plan(lambda: asked, POLICIES[env], x_cache, idempotency_key)
     assert isinstance(plan, Plan)
     return plan
 
@@ -79,8 +79,8 @@ def never_asked() -> Question:
 
 
 async def test_a_request_without_headers_costs_nothing(answers: Answers) -> None:
-    assert answers.plan(never_asked, "asks", None, None) is None
-    assert answers.plan(never_asked, "none", None, None) is None
+    assert answers.plan(never_asked, POLICIES["asks"], None, None) is None
+    assert answers.plan(never_asked, POLICIES["none"], None, None) is None
 
 
 @pytest.mark.parametrize("form", list(Form))
@@ -233,9 +233,7 @@ async def test_a_hit_answers_the_idempotency_key_too(answers: Answers) -> None:
 
 async def test_an_answer_too_long_to_keep_is_refused_the_second_time() -> None:
     clock = ManualClock()
-    answers = Answers(
-        MemoryCache(clock), Idempotency(MemorySlots(clock)), POLICIES.__getitem__, clock, most_answer_bytes=100
-    )
+    answers = Answers(MemoryCache(clock), Idempotency(MemorySlots(clock)), clock, most_answer_bytes=100)
     plan = planned(answers, question(), x_cache=b"use", idempotency_key=b"k")
     assert await answers.find(plan, always) is None
     await answers.keep(plan, answered(b"x" * 101))
@@ -246,7 +244,7 @@ async def test_an_answer_too_long_to_keep_is_refused_the_second_time() -> None:
 
 @pytest.mark.parametrize("name", [b"", b"x" * 256, "schlüssel".encode()])
 async def test_a_malformed_key_is_refused_before_anything_is_read(answers: Answers, name: bytes) -> None:
-    assert answers.plan(never_asked, "asks", None, name) is Problem.INVALID
+    assert answers.plan(never_asked, POLICIES["asks"], None, name) is Problem.INVALID
 
 
 async def test_a_key_of_255_characters_is_good(answers: Answers) -> None:
@@ -255,8 +253,8 @@ async def test_a_key_of_255_characters_is_good(answers: Answers) -> None:
 
 async def test_where_idempotency_is_off_the_header_means_nothing() -> None:
     clock = ManualClock()
-    answers = Answers(MemoryCache(clock), None, POLICIES.__getitem__, clock)
-    assert answers.plan(never_asked, "asks", None, b"x" * 999) is None
+    answers = Answers(MemoryCache(clock), None, clock)
+    assert answers.plan(never_asked, POLICIES["asks"], None, b"x" * 999) is None
     await answers.close()
 
 
@@ -269,7 +267,7 @@ async def test_who_is_cancelled_while_looking_holds_nothing() -> None:
         async def get(self, key: object) -> None:  # type: ignore[override]
             await asyncio.sleep(60)
 
-    answers = Answers(Slow(clock), Idempotency(MemorySlots(clock)), POLICIES.__getitem__, clock)
+    answers = Answers(Slow(clock), Idempotency(MemorySlots(clock)), clock)
     looking = asyncio.create_task(
         answers.find(planned(answers, question(), x_cache=b"use", idempotency_key=b"k"), always)
     )

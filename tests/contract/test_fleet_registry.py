@@ -15,6 +15,7 @@ from crosslogic.fleet.sync import NodeSync
 from crosslogic.kernel.clock import ManualClock
 from crosslogic.kernel.errors import Conflict, InvalidRequest, NotFound
 from crosslogic.kernel.ids import NodeId, OrgId
+from crosslogic.store.changes import Following
 from crosslogic.store.tables import changes, orgs
 
 ACME, GLOBEX = OrgId("org_acme"), OrgId("org_globex")
@@ -203,6 +204,18 @@ async def test_draining_death_revival_and_removal(registry: Registry, clock: Man
         await registry.heartbeat(node.id, Heartbeat())
 
 
+async def test_a_dead_node_makes_room_for_its_own_org_only(
+    registry: Registry, engine: AsyncEngine, clock: ManualClock
+) -> None:
+    await add_orgs(engine, clock)
+    dead = await registry.register(at(1, org_id=GLOBEX))
+    clock.advance(15)
+    await registry.bury(dead.id)
+    with pytest.raises(Conflict):
+        await registry.register(at(1, node_id=NodeId("theirs"), org_id=ACME))
+    assert (await registry.register(at(1, node_id=NodeId("back"), org_id=GLOBEX))).id == "back"
+
+
 async def test_lists_have_filters_and_pages(registry: Registry, engine: AsyncEngine, clock: ManualClock) -> None:
     await add_orgs(engine, clock)
     for index in range(7):
@@ -257,7 +270,7 @@ async def test_the_configuration_declares_its_nodes(
 async def test_every_process_has_the_same_picture(registry: Registry, engine: AsyncEngine) -> None:
     pictures: list[list[Node]] = []
     kept = await registry.register(at(1))
-    sync = NodeSync(engine, pictures.append)
+    sync = Following(engine, [NodeSync(engine, pictures.append)])
     await sync.start()
     assert [node.id for node in pictures[-1]] == [kept.id]
     new = await registry.register(at(2))
@@ -283,7 +296,7 @@ async def test_a_change_is_in_every_process_within_a_second(registry: Registry, 
         if nodes:
             arrived.set()
 
-    sync = NodeSync(engine, on_nodes)
+    sync = Following(engine, [NodeSync(engine, on_nodes)])
     await sync.start()
     following = asyncio.create_task(sync.run())
     await registry.register(at(1))

@@ -286,6 +286,16 @@ async def test_two_lives_of_one_writer_do_not_meet(tmp_path: Path) -> None:
     assert entries_in(tmp_path) == [usage(1), usage(2)]
 
 
+async def test_two_lives_may_begin_in_the_same_microsecond(tmp_path: Path) -> None:
+    """As after a clock that was set back, or one that always begins in 1970."""
+    for number in range(3):
+        journal = await FileJournal.open(tmp_path, "w", clock=ManualClock())
+        await journal.record(usage(number))
+        await journal.close()
+    assert len({name.life for name in list_segments(tmp_path)}) == 3
+    assert entries_in(tmp_path) == [usage(number) for number in range(3)]
+
+
 async def test_journals_are_readable_by_their_owner_only(tmp_path: Path) -> None:
     journal = await FileJournal.open(tmp_path / "journal", "worker1", clock=ManualClock())
     assert os.stat(tmp_path / "journal").st_mode & 0o777 == 0o700

@@ -14,7 +14,8 @@ from crosslogic.metering.flush import JournalFlusher
 from crosslogic.metering.frames import write_frame
 from crosslogic.metering.journal import FileJournal
 from crosslogic.metering.ledger import Ledger
-from crosslogic.metering.model import UsageRecord
+from crosslogic.metering.ledger_sums import LedgerSums
+from crosslogic.metering.model import Checkpoint, UsageRecord, Withdrawal
 from crosslogic.metering.reader import list_segments
 from crosslogic.metering.segment import LifeLock, Segment, SegmentName, life_name
 from crosslogic.pricing.book import PriceBook
@@ -141,9 +142,88 @@ async def test_requests_of_a_dead_gateway_are_closed_as_interrupted_and_cost_not
     report = await flusher(directory, ledger).flush()
     assert (report.inserted, report.interrupted) == (1, 2)
     assert await rows(engine) == outcome(1) | outcome(2, 3, of="interrupted")
-    (total,) = await ledger.summary("org_1", start=None, end=None)
+    (total,) = await LedgerSums(engine).summary("org_1", start=None, end=None)
     assert total.total_tokens == 30
     assert files(directory) == []
+
+
+async def test_requests_of_a_dead_gateway_are_billed_as_far_as_their_last_mark_proves(
+    directory: Path, ledger: AwayLedger, engine: AsyncEngine
+) -> None:
+    ids = [intent(number).request_id for number in range(5)]
+    dead_writer(
+        directory,
+        [*map(intent, range(4)), Checkpoint(ids[0], 0, 64), Checkpoint(ids[1], 0, 64), Checkpoint(ids[4], 7, 7)],
+        [Checkpoint(ids[0], 0, 130), usage(1), Checkpoint(ids[2], 12, 40, 3, True), Checkpoint(ids[1], 0, 99)],
+    )
+    await flusher(directory, ledger).flush()
+    t = usage_records.c
+    async with engine.connect() as conn:
+        columns = (t.prompt_tokens, t.completion_tokens, t.cached_tokens, t.evidence, t.outcome)
+        found = [tuple(row) for row in await conn.execute(select(*columns).order_by(t.request_id))]
+    assert found == [
+        (0, 130, 0, "checkpoint", "interrupted"),
+        (10, 20, 4, "engine", "completed"),
+        (12, 40, 3, "engine", "interrupted"),
+        (0, 0, 0, "none", "interrupted"),
+    ]
+    assert files(directory) == []
+
+
+async def test_the_last_mark_of_a_running_request_keeps_its_segment(
+    directory: Path, ledger: AwayLedger, engine: AsyncEngine
+) -> None:
+    """A flusher that is started anew finds it again."""
+    journal = await FileJournal.open(directory, "w", clock=ManualClock(), segment_bytes=SMALL)
+    mover = flusher(directory, ledger)
+    journal.intend(intent(0))
+    for number in range(1, 200):
+        if number == 100:
+            journal.mark(Checkpoint(intent(0).request_id, 0, 64))
+        await journal.record(usage(number))
+    await mover.flush()
+    kept = [name.number for name in list_segments(directory)]
+    assert len(kept) >= 3, "that of the intent, that of the mark, those that are written"
+    life = list_segments(directory)[0].life
+    left = {path.name: path.read_bytes() for path in directory.glob("*.journal")}
+    await journal.close()
+    after_death = directory.parent / "after"
+    after_death.mkdir()
+    for name, content in left.items():
+        (after_death / name).write_bytes(content)
+    LifeLock.take(after_death, life).release(remove=False)
+    await flusher(after_death, ledger).flush()
+    async with engine.connect() as conn:
+        query = select(usage_records.c.completion_tokens).where(usage_records.c.request_id == intent(0).request_id)
+        assert await conn.scalar(query) == 64
+
+
+async def test_what_was_withdrawn_leaves_no_row_and_may_be_announced_again(
+    directory: Path, ledger: AwayLedger, engine: AsyncEngine
+) -> None:
+    withdrawals = [Withdrawal(intent(number).request_id) for number in (1, 2)]
+    dead_writer(directory, [intent(1), intent(2), *withdrawals], [intent(2), usage(3), intent(4)])
+    await flusher(directory, ledger).flush()
+    assert await rows(engine) == outcome(3) | outcome(2, 4, of="interrupted")
+    assert files(directory) == []
+
+
+async def test_a_living_writers_withdrawal_lets_its_segment_go(
+    directory: Path, ledger: AwayLedger, engine: AsyncEngine
+) -> None:
+    journal = await FileJournal.open(directory, "w", clock=ManualClock(), segment_bytes=SMALL)
+    mover = flusher(directory, ledger)
+    journal.intend(intent(0))
+    for number in range(1, 100):
+        await journal.record(usage(number))
+    journal.withdraw(intent(0).request_id)
+    for number in range(100, 200):
+        await journal.record(usage(number))
+    await mover.flush()
+    assert 0 not in [name.number for name in list_segments(directory)]
+    await journal.close()
+    await mover.flush()
+    assert await rows(engine) == outcome(*range(1, 200))
 
 
 async def test_requests_of_a_living_gateway_are_left_alone(

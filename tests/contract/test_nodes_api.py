@@ -39,7 +39,7 @@ def registry(engine: AsyncEngine) -> Registry:
 @pytest_asyncio.fixture
 async def client(registry: Registry) -> AsyncIterator[httpx.AsyncClient]:
     app = FastAPI()
-    app.include_router(nodes_router(registry))
+    app.include_router(nodes_router(lambda: registry))
     errors.install(app)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://control") as client:
         yield client

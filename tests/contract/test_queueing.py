@@ -17,7 +17,7 @@ from crosslogic.queueing.lanes import Lane
 from crosslogic.queueing.memory import MemoryQueue
 from crosslogic.queueing.model import Bounds, Shed, ShedReason, Standing, TrafficClass, Turn, TurnAsk
 from crosslogic.queueing.null import NullQueue
-from crosslogic.queueing.policies import policy
+from crosslogic.queueing.policies import orders
 from crosslogic.queueing.redis import RedisQueue
 from tests.contract.limits_rig import eventually
 from tests.contract.queueing_rig import Places, Rig, Worker, ask, desk, reserved
@@ -113,7 +113,7 @@ async def test_who_waits_is_refused_at_its_deadline(make: MakeRig) -> None:
     began_s = now_s()
     shed = await refusal(worker, ask(began_s, patience_s=0.15))
     assert shed.reason is ShedReason.DEADLINE
-    assert 0.14 <= now_s() - began_s < 1.0
+    assert 0.14 <= now_s() - began_s < 20.0  # and not the 30 s of the other
     assert shed.retry_after_s >= 1.0
     worker.end(held)
     assert isinstance(await patient, Turn)
@@ -122,13 +122,13 @@ async def test_who_waits_is_refused_at_its_deadline(make: MakeRig) -> None:
 async def test_a_wait_that_is_longer_than_the_deadline_is_refused_at_once(make: MakeRig) -> None:
     worker = (await make(order="fifo"))[0]
     held = await turn(worker, ask(now_s()))
-    await asyncio.sleep(0.2)
-    worker.end(held)  # a request takes 0.2 s, as far as is known
+    await asyncio.sleep(2.0)
+    worker.end(held)  # a request takes 2 s, as far as is known
     held = await turn(worker, ask(now_s()))
     began_s = now_s()
-    shed = await refusal(worker, ask(began_s, patience_s=0.1))
+    shed = await refusal(worker, ask(began_s, patience_s=1.0))
     assert shed.reason is ShedReason.DEADLINE
-    assert now_s() - began_s < 0.08
+    assert now_s() - began_s < 0.9  # and not at its deadline
     worker.end(held)
 
 
@@ -237,7 +237,7 @@ async def test_service_follows_the_weights(make: MakeRig) -> None:
         worker.end(first)
         await asyncio.gather(*calls)
         served = Counter(worker.served[1:61])
-        assert served[heavy] == pytest.approx(3 * served[light], rel=0.1)
+        assert served[heavy] == pytest.approx(3 * served[light], rel=0.2)  # 5 % in virtual time
 
 
 async def test_a_tenant_that_waits_at_all_workers_gets_no_more_than_one_that_waits_at_one(make: MakeRig) -> None:
@@ -274,32 +274,34 @@ async def test_reserved_requests_go_first_and_the_lane_keeps_places_ready(make: 
 
 
 async def test_preemption_puts_a_lower_request_back_to_its_old_place(make: MakeRig) -> None:
-    worker = (await make(order="preemptive", preemption=True))[0]
+    worker = (await make(order="preemptive"))[0]
     put_back: list[str] = []
     low = ask(now_s(), "low", priority=1, preemptible=True, on_preempt=lambda: put_back.append("low"))
     running = await turn(worker, low)
-    other = await waiting(worker, ask(now_s(), "other", priority=1))
+    other = await waiting(worker, ask(now_s(), "other", priority=1, preempts=True))
     assert put_back == []  # an equal is not worth it
-    high = await waiting(worker, ask(now_s(), "high", priority=5))
+    high = await waiting(worker, ask(now_s(), "high", priority=5, preempts=True))
     await eventually(lambda: put_back == ["low"])
-    worker.end(running, 0)
-    again = await waiting(worker, low)
+    worker.places.taken -= 1
+    again = asyncio.create_task(worker.queue.again(running))
     in_high = _turn(await high)
-    await waiting(worker, ask(now_s(), "higher", priority=9))
+    await waiting(worker, ask(now_s(), "higher", priority=9, preempts=True))
     await asyncio.sleep(0.01)
     assert put_back == ["low"]  # never twice, and never who has not agreed
+    assert worker.queue.standing(low.id) is not None
     worker.end(in_high)
     await eventually(lambda: worker.served[-1] == "higher")
     assert not other.done()
     assert not again.done()
+    again.cancel()
 
 
 async def test_what_has_sent_a_byte_is_not_put_back(make: MakeRig) -> None:
-    worker = (await make(order="preemptive", preemption=True))[0]
+    worker = (await make(order="preemptive"))[0]
     put_back: list[str] = []
     running = await turn(worker, ask(now_s(), preemptible=True, on_preempt=lambda: put_back.append("a")))
     running.sent = True
-    await waiting(worker, ask(now_s(), "high", priority=5))
+    await waiting(worker, ask(now_s(), "high", priority=5, preempts=True))
     await asyncio.sleep(0.01)
     assert put_back == []
 
@@ -364,7 +366,7 @@ class TwoNodes:
 
 async def test_lines_that_share_nothing_do_not_wait_for_each_other() -> None:
     nodes = TwoNodes()
-    queue = MemoryQueue(Desk(FairQueue(policy("fifo").new_order), nodes), SystemClock())
+    queue = MemoryQueue(Desk(FairQueue(orders("fifo")), nodes), SystemClock())
 
     async def begin(line: str) -> None:
         request = ask(now_s())

@@ -14,8 +14,8 @@ from crosslogic.kernel.clock import SystemClock
 from crosslogic.net.redis import RedisConnection
 from crosslogic.queueing.counters import SharedCounters
 from crosslogic.queueing.model import Bounds, Shed, ShedReason, Turn
+from crosslogic.queueing.policies import ByPolicy
 from crosslogic.queueing.redis import RedisQueue
-from crosslogic.queueing.weighted_fair import WeightedFair
 from tests.contract.limits_rig import OwnRedis, Wire, eventually, own_redis
 from tests.contract.queueing_rig import LINE, Places, Worker, ask, desk
 
@@ -34,7 +34,9 @@ async def stack() -> AsyncIterator[AsyncExitStack]:
         yield stack
 
 
-async def worker(stack: AsyncExitStack, url: str, places: int = 1, bounds: Bounds | None = None) -> Worker:
+async def worker(
+    stack: AsyncExitStack, url: str, places: int = 1, bounds: Bounds | None = None, dead_after_s: float = 0.5
+) -> Worker:
     connection = await RedisConnection.connect(url, answer_timeout_s=1.0)
     stack.push_async_callback(connection.close)
     own = Places(places)
@@ -46,7 +48,7 @@ async def worker(stack: AsyncExitStack, url: str, places: int = 1, bounds: Bound
         sync_s=0.01,
         calm_s=0.01,
         heartbeat_s=0.05,
-        dead_after_s=0.5,
+        dead_after_s=dead_after_s,
         wait_s=0.2,
     )
     stack.push_async_callback(queue.close)
@@ -60,9 +62,10 @@ def shared(worker: Worker) -> RedisQueue:
 
 def counters(worker: Worker) -> SharedCounters:
     order = shared(worker).desk.queue.line(LINE).shared.order
-    assert isinstance(order, WeightedFair)
-    assert isinstance(order.counters, SharedCounters)
-    return order.counters
+    assert isinstance(order, ByPolicy)
+    (fair,) = order.fair()
+    assert isinstance(fair.counters, SharedCounters)
+    return fair.counters
 
 
 async def acquainted(*workers: Worker) -> None:
@@ -126,13 +129,13 @@ async def test_without_redis_each_worker_goes_on_fairly_with_its_share(server: O
     assert isinstance(held, Turn)
     calls = [asyncio.create_task(one.serve(ask(now_s(), tenant, tokens=50))) for tenant in "aaab"]
     await asyncio.sleep(0)
-    refused = await one.begin(ask(now_s(), "c"))
+    refused = await one.begin(ask(now_s(), "a"))
     assert isinstance(refused, Shed)
     assert refused.reason is ShedReason.QUEUE_FULL  # half of eight wait here already
     one.end(held)
     await asyncio.gather(*calls)
     assert Counter(one.served[1:3]) == {"a": 1, "b": 1}
-    assert now_s() - began_s < 0.5
+    assert now_s() - began_s < 5.0
     await server.start()
     await eventually(lambda: not (shared(one).degraded or shared(two).degraded))
     await acquainted(one, two)
@@ -153,7 +156,7 @@ async def test_a_redis_that_stands_still_delays_nobody(server: OwnRedis, stack: 
     began_s = now_s()
     for _ in range(50):
         await run(one, "a", 10)
-    assert now_s() - began_s < 0.3
+    assert now_s() - began_s < 2.0  # fifty waits would be longer
     await asyncio.sleep(0.3)
     await eventually(lambda: shared(one).degraded)
     server.resume()
@@ -253,7 +256,7 @@ async def test_every_key_carries_the_hash_tag_and_expires(server: OwnRedis, stac
     await eventually(lambda: _knows(server, "a", counters(one).values["a"]))
     keys = await server.say("KEYS", "*")
     assert isinstance(keys, list)
-    assert len(keys) == 4
+    assert len(keys) == 3  # who is alive, what waits, and the one lane that somebody used
     for name in keys:
         assert name.startswith(b"{queue-test}:")
         lasts_ms = await server.say("PTTL", name)
@@ -262,9 +265,7 @@ async def test_every_key_carries_the_hash_tag_and_expires(server: OwnRedis, stac
 
 
 async def test_a_worker_that_closes_is_forgotten_at_once(server: OwnRedis, stack: AsyncExitStack) -> None:
-    stays, leaves = await worker(stack, server.url), await worker(stack, server.url)
+    stays, leaves = [await worker(stack, server.url, dead_after_s=60.0) for _ in range(2)]
     await acquainted(stays, leaves)
-    began_s = now_s()
     await leaves.queue.close()
-    await acquainted(stays)
-    assert now_s() - began_s < 0.4
+    await acquainted(stays)  # and not when it would be taken for dead

@@ -4,7 +4,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from sqlalchemy import insert, select, text, update
+from sqlalchemy import event, insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from crosslogic.kernel.errors import ConfigurationError
@@ -35,6 +35,15 @@ async def test_the_names_of_libpq_are_understood(postgres_url: str) -> None:
 
 async def test_a_database_that_is_away_raises_one_of_the_announced_errors() -> None:
     engine = create_engine("postgresql://nobody@127.0.0.1:1/absent")
+    with pytest.raises(DATABASE_ERRORS):
+        await ping(engine)
+    await engine.dispose()
+
+
+async def test_a_database_that_goes_in_the_midst_of_connecting_raises_one_of_them_too(postgres_url: str) -> None:
+    """The driver has connected, and is still to learn types, when the session ends."""
+    engine = create_engine(postgres_url)
+    event.listen(engine.sync_engine, "connect", lambda conn, _: conn._connection.terminate(), insert=True)
     with pytest.raises(DATABASE_ERRORS):
         await ping(engine)
     await engine.dispose()

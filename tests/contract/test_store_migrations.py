@@ -1,6 +1,7 @@
 """The migrations produce exactly the tables that the program believes in, on both databases."""
 
 import asyncio
+import re
 from pathlib import Path
 
 import asyncpg
@@ -33,11 +34,16 @@ def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 async def test_migrations_and_metadata_do_not_drift(engine: AsyncEngine) -> None:
     def differences(connection: Connection) -> list[object]:
-        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        opts = {"compare_type": True, "include_name": _is_no_partition}
+        context = MigrationContext.configure(connection, opts=opts)
         return list(compare_metadata(context, metadata))
 
     async with engine.connect() as conn:
         assert await conn.run_sync(differences) == []
+
+
+def _is_no_partition(name: str | None, kind: str, _parents: object) -> bool:
+    return kind != "table" or not re.fullmatch(r"usage_records_(default|\d{4}_\d\d)", name or "")
 
 
 async def test_a_new_database_has_everything_pending_and_an_upgraded_one_nothing(empty_url: str) -> None:

@@ -6,7 +6,7 @@ tuned       `crosslogic up --config` on the scripted nodes, with short timeouts
 production  control and two gateway workers, over PostgreSQL and Redis
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -27,12 +27,12 @@ TUNED = {
 }
 
 
-def start_up(directory: Path, *options: object) -> EmbeddedCloud:
+def start_up(directory: Path, *options: object, env: Mapping[str, str] | None = None) -> EmbeddedCloud:
     """`crosslogic up` in a directory of its own."""
     data_dir, ready_file = directory / "data", directory / "ready.json"
     ready_file.unlink(missing_ok=True)
     arguments = ["up", "--port", free_port(), "--data-dir", data_dir, "--ready-file", ready_file]
-    return EmbeddedCloud(Program([*arguments, *options], directory), ready_file, data_dir)
+    return EmbeddedCloud(Program([*arguments, *options], directory, env), ready_file, data_dir)
 
 
 @pytest.fixture(scope="session")

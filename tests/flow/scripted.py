@@ -116,6 +116,10 @@ class ScriptedNodes:
         self.script = answer_well
         self.turns.clear()
 
+    def run(self, action: Callable[[], object]) -> None:
+        """Do something in the nodes' own thread, such as setting an event that a script waits for."""
+        self._loop.call_soon_threadsafe(action)
+
     async def _listen(self) -> None:
         for number in range(self._count):
             server = HttpServer(lambda exchange, number=number: self._handle(exchange, number))

@@ -228,6 +228,7 @@ class TestRefusals:
     def test_other_methods_and_paths(self, tuned: EmbeddedCloud, scripted: ScriptedNodes) -> None:
         assert tuned.ask(path=CHAT, method="GET").status == 405
         assert tuned.ask({}, path="/v1/nothing").status == 404
+        assert tuned.ask({}, path="/v1" * 5000 + "/chat/completions").status == 404
         assert tuned.ask(path="/v1/models/nothing", method="GET").json["error"]["code"] == "model_not_found"
         assert scripted.turns == []
 

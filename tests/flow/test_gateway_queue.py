@@ -90,6 +90,6 @@ def test_no_turn_within_the_longest_wait_is_a_refusal_and_never_silence(queued: 
     cut = streamed.rest()
     assert not cut.done
     assert cut.chunks[-1]["error"]["code"] == "server_busy"
-    assert 3.5 < time.monotonic() - began_s < 8
+    assert 3.5 < time.monotonic() - began_s < 20
     running.close()
     eventually(lambda: queued.running(LLAMA) == 0)

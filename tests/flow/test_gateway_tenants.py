@@ -1,6 +1,7 @@
 """Keys, tenants and their limits, as callers and operators see them: over the management API and the edge."""
 
 import secrets
+import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -47,6 +48,17 @@ def tenant(tuned: EmbeddedCloud) -> Tenant:
     return Tenant(tuned)
 
 
+def _begun(cloud: EmbeddedCloud, stream: object, headers: dict[str, str]) -> wire.Conversation | None:
+    """A stream that has sent something; None where it was refused, since the one before it had not quite ended."""
+    conversation = wire.Conversation(cloud.url)
+    conversation.send(CHAT, stream, headers)
+    if not conversation.until(lambda data: b"\r\n\r\n" in data, 10).startswith(b"HTTP/1.1 200"):
+        conversation.close()
+        return None
+    conversation.until(lambda data: b'"x"' in data, 10)
+    return conversation
+
+
 def _ask(cloud: EmbeddedCloud, key: dict[str, Any], body: object = None) -> wire.Reply:
     return wire.ask(
         cloud.url, CHAT, body or chat(model="scripted", max_tokens=10), {"authorization": f"Bearer {key['key']}"}
@@ -73,7 +85,7 @@ class TestKeys:
     def test_an_expired_one_does_not(self, tuned: EmbeddedCloud, tenant: Tenant) -> None:
         key = tenant.key(expires_at=(datetime.now(UTC) + timedelta(seconds=1)).isoformat())
         _becomes(tuned, key, 200)
-        expired = eventually(lambda: reply if (reply := _ask(tuned, key)).status != 200 else None, 3)
+        expired = eventually(lambda: reply if (reply := _ask(tuned, key)).status != 200 else None, 10)
         assert (expired.status, expired.json["error"]["code"]) == (401, "expired_api_key")
 
     def test_one_that_only_reads_lists_models_and_no_more(self, tuned: EmbeddedCloud, tenant: Tenant) -> None:
@@ -174,7 +186,8 @@ class TestLimits:
         assert refused.status == 429
         assert "retry-after" in refused.headers
         too_large = _ask(tuned, key, chat(model="scripted", max_tokens=900))
-        assert (too_large.status, too_large.headers["x-should-retry"]) == (429, "false")
+        assert (too_large.status, too_large.json["error"]["code"]) == (403, "quota_exceeded")
+        assert too_large.headers["x-should-retry"] == "false"
 
     def test_a_failed_answer_costs_no_tokens(
         self, tuned: EmbeddedCloud, scripted: ScriptedNodes, tenant: Tenant
@@ -200,6 +213,29 @@ class TestLimits:
         scripted.script = hold
         return running
 
+    def test_who_leaves_before_the_first_token_has_made_a_request(
+        self, tuned: EmbeddedCloud, tenant: Tenant, scripted: ScriptedNodes
+    ) -> None:
+        """Nothing is billed, but a node has read the prompt: that cannot be had without end."""
+        key = tenant.key(limits={"requests_per_day": 3})
+        headers = {"authorization": f"Bearer {key['key']}"}
+        eventually(lambda: wire.ask(tuned.url, "/v1/models", None, headers, method="GET").status == 200, SOON_S)
+
+        async def never(turn: Turn) -> None:
+            await turn.drained()
+
+        scripted.script = never
+        for number in range(3):
+            conversation = wire.Conversation(tuned.url)
+            conversation.send(CHAT, chat(model="scripted", stream=True, max_tokens=1), headers)
+            eventually(lambda number=number: len(scripted.turns) > number)
+            conversation.close()
+            eventually(lambda number=number: scripted.turns[number].left_s)
+        time.sleep(0.1)
+        scripted.forget()
+        refused = _ask(tuned, key)
+        assert (refused.status, refused.json["error"]["dimension"]) == (403, "requests_per_day")
+
     @pytest.mark.parametrize("how", ["leaves", "is cut off by the node"])
     def test_concurrency_is_freed_however_a_request_ends(
         self, tuned: EmbeddedCloud, tenant: Tenant, held: list[Turn], how: str
@@ -210,9 +246,7 @@ class TestLimits:
         eventually(lambda: wire.ask(tuned.url, "/v1/models", None, headers, method="GET").status == 200, SOON_S)
         for _ in range(3):
             held.clear()
-            conversation = wire.Conversation(tuned.url)
-            conversation.send(CHAT, stream, headers)
-            conversation.until(lambda data: b'"x"' in data, 2)
+            conversation = eventually(lambda: _begun(tuned, stream, headers), 5)
             refused = _ask(tuned, key)
             assert refused.status == 429
             assert "concurren" in refused.json["error"]["message"]
@@ -225,9 +259,9 @@ class TestLimits:
             def free() -> bool:
                 headroom = wire.Conversation(tuned.url)
                 headroom.send(CHAT, stream, headers)
-                data = headroom.until(lambda data: b"\r\n\r\n" in data, 2)
+                data = headroom.until(lambda data: b"\r\n\r\n" in data, 10)
                 headroom.close()
                 return data.startswith(b"HTTP/1.1 200")
 
-            eventually(free, 1)
-            eventually(lambda: all(turn.left_s for turn in held[1:]), 1)
+            eventually(free, 10)
+            eventually(lambda: all(turn.left_s for turn in held[1:]), 10)

@@ -222,7 +222,7 @@ class TestReload:
             return [production.ask_worker(pid, body, CHAT, headers=_bearer(key)) for pid in workers]
 
         key = _key(production)
-        eventually(lambda: [r.status for r in replies("llama")] == [200, 200], 3, 0.3)
+        eventually(lambda: [r.status for r in replies("llama")] == [200, 200], 10, 0.3)
         key = _key(production)
         time.sleep(0.6)
         fell_back = replies("not-there")
@@ -273,7 +273,7 @@ class TestEnd:
                 return True
             return False
 
-        eventually(refused, 2)
+        eventually(refused, 10)
         assert cloud.running() == len(conversations), "they still run"
         replies = [conversation.rest() for conversation in conversations]
         assert [reply.done for reply in replies] == [True, True]

@@ -33,7 +33,7 @@ async def _seconds(speedup: float) -> float:
 async def test_an_answer_takes_what_its_steps_take(speedup: float) -> None:
     expected_s = (PROFILE.front_s + TOKENS * PROFILE.step_time.a_s) / speedup
     taken_s = await _seconds(speedup)
-    assert expected_s <= taken_s <= 1.4 * expected_s + 0.03
+    assert expected_s <= taken_s <= 3 * expected_s + 0.5
 
 
 async def test_tokens_come_one_by_one_and_not_in_a_burst() -> None:

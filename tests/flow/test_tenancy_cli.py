@@ -1,5 +1,6 @@
 """Tenants from the shell, against a running cloud: environments, users, plans, operators, keys, the audit log."""
 
+import io
 from typing import Any
 
 import pytest
@@ -34,6 +35,22 @@ def test_a_key_is_scoped_rotated_suspended_and_taken_up(crosslogic: Command) -> 
     assert crosslogic("keys", "rotate", made["id"], "--grace", "soon", code=1).startswith("crosslogic: --grace soon")
 
 
+def test_a_leaked_key_is_recognised_without_asking_anybody(
+    crosslogic: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new_org(crosslogic, "leaky")
+    key = new_key(crosslogic, "leaky")["key"]
+    monkeypatch.setenv("CROSSLOGIC_DATA_DIR", "/nowhere")  # no cloud to ask
+    (row,) = crosslogic("keys", "check", key, "--json")
+    assert row == {"prefix": key[:16], "kind": "live", "well_formed": True}
+    assert key not in crosslogic("keys", "check", key)
+    assert "not a key of ours" in crosslogic("keys", "check", key[:-1] + ("0" if key[-1] != "0" else "1"), code=1)
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"export OPENAI_API_KEY={key}\nand sk-other"))
+    assert key[:16] in crosslogic("keys", "check")
+    monkeypatch.setattr("sys.stdin", io.StringIO("nothing here"))
+    assert "no key of ours" in crosslogic("keys", "check", code=1)
+
+
 def test_an_organisation_is_changed_suspended_and_taken_up(crosslogic: Command) -> None:
     new_org(crosslogic, "changing")
     row = crosslogic("orgs", "change", "changing", "--plan", "pro", "--region", "eu", "--no-billing", "--json")
@@ -54,6 +71,38 @@ def test_environments(crosslogic: Command) -> None:
     assert [env["name"] for env in crosslogic("envs", "list", *org, "--status", "suspended", "--json")] == ["dev"]
     assert crosslogic("envs", "activate", "dev", *org) == "dev is active\n"
     assert "us" in crosslogic("envs", "list", *org)
+    chosen = crosslogic("envs", "change", "dev", *org, "--cache", "on", "--cache-ttl", "10m", "--json")["cache"]
+    assert chosen == {"use": "on", "sampled": None, "ttl_s": 600.0}
+    assert crosslogic("envs", "change", "dev", *org, "--cache", "inherit", "--json")["cache"]["use"] is None
+    assert crosslogic("orgs", "change", "housed", "--cache-sampled", "--json")["cache"]["sampled"] is True
+
+
+def test_ceilings_of_every_kind_are_named_and_replaced_together(crosslogic: Command) -> None:
+    new_org(crosslogic, "bounded")
+    crosslogic("envs", "create", "dev", "--org", "bounded")
+    row = crosslogic(
+        *("orgs", "change", "bounded", "--limit", "spend_per_month_usd=25.00", "--limit", "max_output_tokens=500"),
+        *("--env-limit", "requests_per_second=5", "--key-limit", "burst_share=0.5", "--at-cap", "suspend", "--json"),
+    )
+    assert (row["limits"]["spend_per_month_usd"], row["limits"]["max_output_tokens"]) == ("25.00", 500)
+    assert (row["env_limits"]["requests_per_second"], row["key_limits"]["burst_share"]) == (5, 0.5)
+    assert row["at_cap"] == "suspend"
+    assert "spend_per_month_usd=25.00" in crosslogic("orgs", "list")
+    watched = crosslogic("envs", "change", "dev", "--org", "bounded", "--limit", "shadow=true", "--json")
+    assert watched["limits"]["shadow"] is True
+    made = crosslogic(
+        "keys", "create", "k", "--org", "bounded", "--env", "dev", "--limit", "spend_per_hour_usd=0.1", "--json"
+    )
+    assert made["limits"]["spend_per_hour_usd"] == "0.10"
+    lifted = crosslogic("orgs", "change", "bounded", "--limit", "max_output_tokens=none", "--json")
+    assert (lifted["limits"]["spend_per_month_usd"], lifted["limits"]["max_output_tokens"]) == (None, None)
+    plan = crosslogic(
+        "plans", "set", "capped", "--limit", "spend_per_day_usd=2", "--env-limit", "concurrency=3", "--json"
+    )
+    assert (plan["limits"]["spend_per_day_usd"], plan["env_limits"]["concurrency"]) == ("2.00", 3)
+    crosslogic("plans", "remove", "capped")
+    for wrong in ("requests_per_fortnight=1", "spend_per_month_usd=lots", "requests_per_minute"):
+        assert crosslogic("orgs", "change", "bounded", "--limit", wrong, code=1).startswith("crosslogic: ")
 
 
 def test_users(crosslogic: Command) -> None:

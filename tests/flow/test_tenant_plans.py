@@ -83,3 +83,21 @@ def test_a_plan_holds_its_org_to_its_ceilings(tokens: EmbeddedCloud) -> None:
     assert "org limit on concurrency" in second.json["error"]["message"]
     running.close()
     eventually(lambda: ask(tokens, key).status == 200)
+
+
+def test_where_nothing_is_billed_usage_is_recorded_and_costs_nothing(tokens: EmbeddedCloud) -> None:
+    tokens.admin.post("/admin/orgs", json={"name": "family"}).raise_for_status()
+    tokens.admin.post("/admin/orgs/family/environments", json={"name": "prod"}).raise_for_status()
+    made = tokens.admin.post("/admin/keys", json={"org": "family", "environment": "prod", "name": "k"}).json()
+    key = {"authorization": f"Bearer {made['key']}"}
+
+    def costs() -> bool:
+        answer = eventually(lambda: found if (found := ask(tokens, key)).status == 200 else None)
+        request_id = answer.headers["x-request-id"]
+        row = eventually(lambda: next((row for row in tokens.rows() if row["request_id"] == request_id), None))
+        assert row["completion_tokens"] == 2
+        return bool(int(row["cost_pusd"]))
+
+    assert costs()
+    tokens.admin.patch("/admin/orgs/family", json={"billing_enabled": False}).raise_for_status()
+    eventually(lambda: not costs(), 5)

@@ -60,7 +60,7 @@ class TestEnd:
                 return True
             return False
 
-        eventually(refused, 2)
+        eventually(refused, 10)
         reply = conversation.rest()
         assert reply.done
         assert brief_cloud.program.process.wait(10) == 0

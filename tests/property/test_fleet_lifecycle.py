@@ -53,7 +53,7 @@ class LifeMachine(RuleBasedStateMachine):
         self.now = START + timedelta(seconds=self.elapsed_s)
         if is_silent(self.node, self.now):
             assert self.elapsed_s - self.heard_s >= SILENCE_S - 1e-3
-            self.become(moved(self.node, NodeStatus.DEAD))
+            self.become(moved(self.node, NodeStatus.DEAD, self.now))
             self.held_by_drain = False
         elif self.node.status is not NodeStatus.DEAD and self.node.last_heartbeat_at is not None:
             assert self.elapsed_s - self.heard_s < SILENCE_S + 1e-3
@@ -81,14 +81,14 @@ class LifeMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.node.status is not NodeStatus.DEAD)
     @rule()
     def is_drained(self) -> None:
-        self.become(drained(self.node))
+        self.become(drained(self.node, self.now))
         self.held_by_drain = True
 
     @precondition(lambda self: self.node.status is NodeStatus.DEAD)
     @rule()
     def the_dead_cannot_be_drained(self) -> None:
         try:
-            drained(self.node)
+            drained(self.node, self.now)
         except Conflict:
             return
         raise AssertionError("a dead node was drained")
@@ -96,6 +96,10 @@ class LifeMachine(RuleBasedStateMachine):
     @invariant()
     def a_drain_holds(self) -> None:
         assert not self.held_by_drain or self.node.status is NodeStatus.DRAINING
+
+    @invariant()
+    def it_is_known_since_when_it_drains(self) -> None:
+        assert (self.node.draining_since is not None) == (self.node.status is NodeStatus.DRAINING)
 
 
 LifeMachine.TestCase.settings = settings(max_examples=80, stateful_step_count=30, deadline=None)

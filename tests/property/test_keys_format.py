@@ -45,3 +45,13 @@ def test_different_random_bytes_make_different_keys(kind: keys.KeyKind, one: byt
 @given(st.text())
 def test_any_text_gets_an_answer(text: str) -> None:
     assert keys.looks_valid(text) is (keys.kind_of(text) is not None)
+
+
+@given(st.lists(st.tuples(kinds, random_bytes), max_size=4), st.data())
+def test_leaked_keys_are_found_in_any_text(leaked: list[tuple[keys.KeyKind, bytes]], data: st.DataObject) -> None:
+    """And nothing else is taken for one: what stands around them has their form at most, not their checksum."""
+    tokens = [keys.assemble(kind, random) for kind, random in leaked]
+    around = st.sampled_from(["", " ", '"key": "', "\n", "https://x/?k=", "clsk_live_", "clsk_test_" + "0" * 33 + " "])
+    behind = st.sampled_from([" ", '",', "\n", "&", "."])
+    text = "".join(data.draw(around) + token + data.draw(behind) for token in tokens)
+    assert list(keys.found_in(text)) == tokens

@@ -10,11 +10,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from crosslogic.metering.ledger import Ledger
+from crosslogic.metering.ledger_sums import LedgerSums
 from crosslogic.metering.model import UsageSum
 from crosslogic.pricing.book import PriceBook, PriceEntry, PriceList
 from crosslogic.pricing.rate import rate
 from crosslogic.store import migrate
 from crosslogic.store.engine import create_engine
+from tests.examples import examples
 from tests.metering_samples import usage
 
 PRICES = PriceBook(PriceList((PriceEntry("*", Decimal("0.05"), Decimal("0.6"), Decimal("0.01")),)))
@@ -31,7 +33,7 @@ async def deliver(url: str, batches: list[list[int]]) -> tuple[int, list[UsageSu
         added = 0
         for batch in batches:
             added += await ledger.insert([RECORDS[n] for n in batch], PRICES)
-        return added, await ledger.summary("org_1", start=None, end=None, group_by=["model"])
+        return added, await LedgerSums(engine).summary("org_1", start=None, end=None, group_by=["model"])
     finally:
         await engine.dispose()
 
@@ -47,6 +49,7 @@ def expected(seen: set[int]) -> list[UsageSum]:
                 sum(r.prompt_tokens for r in mine),
                 sum(r.completion_tokens for r in mine),
                 sum(r.cached_tokens for r in mine),
+                sum(r.reasoning_tokens for r in mine),
                 sum(r.total_tokens for r in mine),
                 sum(rate(r, PRICES.price(r.model, r.region)) for r in mine),
             )
@@ -66,7 +69,7 @@ def template() -> bytes:
         return asyncio.run(migrated(Path(directory, "template.db")))
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(40), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(deliveries)
 def test_only_what_was_delivered_counts_and_only_once(template: bytes, batches: list[list[int]]) -> None:
     with tempfile.TemporaryDirectory() as directory:

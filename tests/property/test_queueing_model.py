@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from crosslogic.queueing.fair_queue import FairQueue
-from crosslogic.queueing.model import Bounds, Shed, ShedReason, TrafficClass, Turn, TurnAsk, cost_of
+from crosslogic.queueing.model import Bounds, Queued, Shed, ShedReason, TrafficClass, Turn, TurnAsk, cost_of
 from crosslogic.queueing.orders import AGEING_S
-from crosslogic.queueing.policies import policy
+from crosslogic.queueing.policies import orders
 
 LINES = ("m", "n")
 TENANTS = ("a", "b", "c")
@@ -44,7 +44,7 @@ class QueueMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.queue = FairQueue(policy(self.order).new_order, BOUNDS)
+        self.queue = FairQueue(orders(self.order), BOUNDS)
         self.now_s = 100.0
         self.waiting: list[TurnAsk] = []  # in the order of their coming, what was interrupted first
         self.running: list[Turn] = []
@@ -116,12 +116,27 @@ class QueueMachine(RuleBasedStateMachine):
         elif own >= most:
             refusal = ShedReason.TENANT_FULL
         elif len(self.waiting) >= BOUNDS.waiting:
-            below = [a for a in self.waiting if a.traffic is not RESERVED]
-            below = [a for a in below if (a.traffic, a.priority) < (ask.traffic, ask.priority)]
-            lowest = min(((a.traffic, a.priority) for a in below), default=None)
-            victim = next((a for a in reversed(below) if (a.traffic, a.priority) == lowest), None)
+            victim = self.expected_victim(ask)
             refusal = ShedReason.QUEUE_FULL if victim is None else None
-        answer = self.queue.offer(ask, self.now_s)
+        self.check(ask, self.queue.offer(ask, self.now_s), refusal, victim)
+
+    def expected_victim(self, ask: TurnAsk) -> TurnAsk | None:
+        """Of the lowest class the last request of the tenant that has the most there for its weight."""
+        own = (ask.traffic, ask.priority)
+        below = [a for a in self.waiting if a.traffic is not RESERVED and (a.traffic, a.priority) <= own]
+        lowest = min(((a.traffic, a.priority) for a in below), default=None)
+        peers = [a for a in below if (a.traffic, a.priority) == lowest]
+        of = {tenant: [a for a in peers if a.tenant == tenant] for tenant in TENANTS}
+        victim = max(peers, key=lambda a: (len(of[a.tenant]) / a.weight, of[a.tenant][-1].sequence), default=None)
+        if victim is None:
+            return None
+        longest = of[victim.tenant]
+        equal = len(longest) / victim.weight <= (len(of[ask.tenant]) + 1) / ask.weight
+        return None if lowest == own and equal else longest[-1]
+
+    def check(
+        self, ask: TurnAsk, answer: Queued | Shed, refusal: ShedReason | None = None, victim: TurnAsk | None = None
+    ) -> None:
         if isinstance(answer, Shed):
             assert 1.0 <= answer.retry_after_s <= 60.0
             if refusal is None:  # only the estimate, which the model has none of, may refuse more
@@ -150,7 +165,7 @@ class QueueMachine(RuleBasedStateMachine):
         assert answer is expected
         if answer is None:
             return
-        if self.order != "weighted_fair":
+        if self.order != "weighted-fair":
             assert self.queue.position(answer.id) == 1
         self.running.append(self.queue.start(answer, self.now_s))
         self.waiting.remove(answer)
@@ -187,7 +202,8 @@ class QueueMachine(RuleBasedStateMachine):
         self.queue.end(turn, 0.0, self.now_s)
         self.fair_of(turn.ask).counters[turn.ask.tenant] -= turn.ask.cost / turn.ask.weight
         self.interrupted.add(turn.ask.id)
-        self.admit(turn.ask, turn.ask.deadline_s - self.now_s)
+        late = turn.ask.deadline_s <= self.now_s
+        self.check(turn.ask, self.queue.take_back(turn.ask, self.now_s), ShedReason.DEADLINE if late else None)
 
     @rule(which=st.integers(0, 50))
     def leave(self, which: int) -> None:
@@ -210,7 +226,8 @@ class QueueMachine(RuleBasedStateMachine):
 
     @invariant()
     def it_holds_exactly_those_that_wait(self) -> None:
-        assert len(self.queue) == len(self.waiting) <= BOUNDS.waiting
+        assert len(self.queue) == len(self.waiting)
+        assert len(self.waiting) <= BOUNDS.waiting + len([a for a in self.waiting if a.id in self.interrupted])
         assert all(ask.id in self.queue and ask.waiting for ask in self.waiting)
         counts = self.queue.waiting_by_tenant()
         for tenant in TENANTS:
@@ -225,7 +242,7 @@ class QueueMachine(RuleBasedStateMachine):
                 lane = self.lane(line, reserved)
                 found = sorted(self.queue.position(ask.id) or 0 for ask in lane)
                 assert found == list(range(ahead + 1, ahead + 1 + len(lane)))
-                if self.order != "weighted_fair":
+                if self.order != "weighted-fair":
                     ranked = sorted(lane, key=self.key(line, reserved))
                     assert [self.queue.position(ask.id) for ask in ranked] == found
                 ahead += len(lane)
@@ -245,7 +262,7 @@ class PriorityMachine(QueueMachine):
 
 
 class FairMachine(QueueMachine):
-    order = "weighted_fair"
+    order = "weighted-fair"
 
 
 _SETTINGS = settings(max_examples=80, stateful_step_count=40, deadline=None)

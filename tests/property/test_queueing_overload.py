@@ -67,7 +67,7 @@ def test_weights_are_honoured_within_five_percent(weights: list[float], seed: in
 
 @settings(max_examples=12, deadline=None)
 @given(
-    order=st.sampled_from(["fifo", "priority", "weighted_fair"]),
+    order=st.sampled_from(["fifo", "priority", "weighted-fair"]),
     load=st.floats(0.5, 6.0),
     patience_s=st.floats(0.2, 15.0),
     waiting=st.integers(1, 300),
@@ -109,7 +109,7 @@ def test_low_priority_is_served_in_the_end_because_it_ages() -> None:
     assert all(request.started_s is not None for request in early)
 
 
-@pytest.mark.parametrize("order", ["fifo", "priority", "weighted_fair"])
+@pytest.mark.parametrize("order", ["fifo", "priority", "weighted-fair"])
 @pytest.mark.parametrize("load", [1.1, 2.0])
 def test_the_wait_that_is_told_is_within_thirty_percent(order: str, load: float) -> None:
     per_s = load * REQUESTS_PER_S / 5

@@ -3,14 +3,16 @@
 import random
 from datetime import UTC, datetime
 
+import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
+from crosslogic.capacity.dedication import Dedication
 from crosslogic.fleet.model import Node, NodeLoad, NodeStatus
 from crosslogic.kernel.clock import ManualClock
 from crosslogic.kernel.ids import NodeId, OrgId
-from crosslogic.scheduling.model import Ask, Candidate, NoNode
+from crosslogic.scheduling.model import Ask, Candidate, NoNode, NoNodeReason
 from crosslogic.scheduling.pool import Pool
 from crosslogic.scheduling.registry import STRATEGIES, new_strategy
 from crosslogic.scheduling.scheduler import Scheduler
@@ -51,8 +53,10 @@ def asks() -> st.SearchStrategy[Ask]:
     )
 
 
-def may_serve(node: Node, ask: Ask) -> bool:
+def may_serve(node: Node, ask: Ask, confined: frozenset[tuple[OrgId, str]] = frozenset()) -> bool:
     """The rules, said once more and in the plainest way."""
+    if (ask.org_id, ask.model) in confined and node.org_id != ask.org_id:
+        return False
     return (
         node.status is NodeStatus.ACTIVE
         and ask.model in node.models
@@ -81,6 +85,56 @@ def test_every_strategy_picks_an_eligible_node_whenever_there_is_one(
         assert picked.node in at_home
     if any(node.org_id == ask.org_id for node in at_home or eligible):
         assert picked.node.org_id == ask.org_id
+
+
+@given(
+    fleet=nodes(),
+    ask=asks(),
+    dedicated=st.dictionaries(st.integers(0, 11).map(lambda i: NodeId(f"node_{i}")), st.sampled_from(ORGS)),
+    confined=st.frozensets(st.tuples(st.sampled_from(ORGS), st.sampled_from(MODELS))),
+    busy=st.lists(st.booleans(), min_size=12, max_size=12),
+    reserved=st.booleans(),
+    seed=st.integers(0, 1000),
+)
+@settings(max_examples=400, deadline=None)
+def test_dedicated_nodes_come_first_serve_nobody_else_and_are_left_only_where_that_is_allowed(
+    fleet: list[Node],
+    ask: Ask,
+    dedicated: dict[NodeId, OrgId],
+    confined: frozenset[tuple[OrgId, str]],
+    busy: list[bool],
+    reserved: bool,
+    seed: int,
+) -> None:
+    """With a ceiling of one request a node: which nodes are busy is part of the picture."""
+    ask = msgspec.structs.replace(ask, reserved=reserved)
+    pool = Pool()
+    pool.confine(confined)
+    seen = Dedication().seen(fleet, dedicated)
+    pool.update(seen)
+    clock = ManualClock()
+    house = Scheduler(pool, new_strategy("least_loaded"), random.Random(seed), clock, max_requests_per_node=1)
+    for node in seen:
+        if busy[int(node.id.removeprefix("node_"))]:
+            Candidate(node, "m", pool._ledgers[node.id], 0).ledger.add(1)
+    full = {node.id for node in seen if pool._ledgers[node.id].requests}
+    eligible = [node for node in seen if may_serve(node, ask, confined)]
+    picked = house.pick(ask)
+    if isinstance(picked, NoNode):
+        if picked.reason is NoNodeReason.NO_CAPACITY:
+            assert not reserved, "reserved traffic was refused for load"
+            assert eligible
+        else:
+            assert not eligible
+        return
+    assert picked.node in eligible
+    own = [node for node in eligible if node.org_id == ask.org_id]
+    here = [node for node in eligible if node.region == ask.region] or eligible
+    if any(node in here and node.id not in full for node in own):
+        assert picked.node in own
+    if picked.node_id in full:
+        assert reserved
+        assert not any(node in here and node.id not in full for node in eligible)
 
 
 @given(loads=st.lists(st.integers(0, 5000), min_size=1, max_size=8), seed=st.integers(0, 1000))

@@ -1,8 +1,10 @@
 """The engine under arbitrary arrivals and aborts: nothing leaks, nothing starves, nothing is counted twice."""
 
 from random import Random
+from typing import NamedTuple
 
 import hypothesis.strategies as st
+import pytest
 from hypothesis import given, settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -151,3 +153,46 @@ def test_virtual_time_is_the_sum_of_what_the_steps_did(requests: list[tuple[int,
     kv = sum(sum(prompt + k for k in range(1, output)) for prompt, output in requests)
     expected_s = steps * STEP_TIME.a_s + decodes * STEP_TIME.b_s + kv * STEP_TIME.c_s + prefill * STEP_TIME.d_s
     assert abs(now_s - expected_s) < 1e-9 * steps + 1e-9
+
+
+class Load(NamedTuple):
+    sequences: list[tuple[float, int, int]]
+    kv_blocks: int
+    max_num_seqs: int
+
+
+def loads() -> st.SearchStrategy[Load]:
+    gap = st.integers(0, 80).map(lambda tenths: tenths * 0.10003)  # never at the very end of an iteration
+    sequence = st.tuples(gap, st.integers(1, 40), st.integers(1, 60))
+    return st.builds(Load, st.lists(sequence, min_size=1, max_size=12), st.integers(30, 90), st.integers(1, 6))
+
+
+@given(loads())
+def test_leaping_over_iterations_without_events_ends_all_as_stepping_through_them_does(load: Load) -> None:
+    def run(*, leaping: bool) -> list[tuple[float, float, int]]:
+        config = EngineConfig(
+            max_num_seqs=load.max_num_seqs, max_num_batched_tokens=16, kv_blocks=load.kv_blocks, block_tokens=4
+        )
+        engine = Engine(config, StepTime(0.5, 0.11, 0.013, 0.07))
+        now_s, arrival_s, sequences = 0.0, 0.0, []
+
+        def advance(until_s: float) -> None:
+            nonlocal now_s
+            while now_s < until_s and not engine.idle:
+                if leaping:
+                    now_s = engine.leap(now_s, until_s)
+                if now_s < until_s:
+                    now_s += engine.step(now_s).duration_s
+
+        for gap_s, prompt, output in load.sequences:
+            arrival_s += gap_s
+            advance(arrival_s)
+            now_s = max(now_s, arrival_s)
+            sequences.append(Sequence(prompt, output))
+            assert engine.submit(sequences[-1], arrival_s) is None
+        advance(float("inf"))
+        assert engine.free_blocks == load.kv_blocks
+        return [(s.first_token_s or 0.0, s.finished_s or 0.0, s.preemptions) for s in sequences]
+
+    for stepped, leapt in zip(run(leaping=False), run(leaping=True), strict=True):
+        assert leapt == pytest.approx(stepped, rel=1e-9)

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 
 from crosslogic.simulator import tokens
 from crosslogic.simulator.answer import compose
+from crosslogic.simulator.going_on import answer_to
 from crosslogic.simulator.requests import Generation, Prompt, Tool
 
 SCHEMAS = st.recursive(
@@ -118,3 +119,47 @@ def _check(value: Any, schema: dict[str, Any]) -> None:
             "null": type(None),
         }
         assert isinstance(value, kinds[schema["type"]])
+
+
+QUESTIONS = (
+    "write code for lists",
+    "summarize the report",
+    "extract json of towns",
+    "translate it",
+    "hello",
+    "what is rain?",
+)
+
+
+@settings(deadline=None)
+@given(
+    question=st.sampled_from(QUESTIONS),
+    number=st.integers(0, 10_000),
+    limit=st.integers(2, 120),
+    cut=st.integers(1, 600),
+    chat=st.booleans(),
+    ignore_eos=st.booleans(),
+)
+def test_any_node_goes_on_with_an_answer_where_another_stopped(
+    question: str, number: int, limit: int, cut: int, chat: bool, ignore_eos: bool
+) -> None:
+    """At any character; what was given counts as a part of the prompt."""
+    text = f"{question} {number}\n"
+    request = Generation(
+        model="m",
+        prompts=(_prompt(text),),
+        max_tokens=limit,
+        ignore_eos=ignore_eos,
+        repeatable=True,
+        completes=not chat,
+    )
+    whole = answer_to(request, request.prompts[0], limit, Random)
+    given = whole.text[:cut]
+    known = tokens.count(given)
+    if known >= limit:
+        return
+    longer = Prompt(text, 0, text, given) if chat else _prompt(text + given)
+    rest = answer_to(request, longer, limit - known, Random)
+    assert given + rest.text == whole.text
+    assert rest.finish_reason == whole.finish_reason
+    assert len(rest.pieces) <= limit - known + 1

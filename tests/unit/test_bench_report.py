@@ -53,6 +53,12 @@ def test_guard_compares_round_with_round() -> None:
     assert "OVER" in str(verdicts[1])
 
 
+def test_guard_counts_the_rounds_of_the_last_attempt_alone() -> None:
+    ours, yardstick = figures(request=(90, 60), chunk=(40, 10)), figures(request=(10, 10), chunk=(5, 5))
+    verdicts = judge(ours, yardstick, {"request": 6, "chunk": 2}, first=1)
+    assert [(verdict.ratio, verdict.held) for verdict in verdicts] == [(6.0, True), (2.0, True)]
+
+
 def test_guard_refuses_to_judge_nothing() -> None:
     with pytest.raises(ValueError, match="nothing was measured"):
         judge(figures(request=()), figures(request=()), {"request": 1, "chunk": 1})

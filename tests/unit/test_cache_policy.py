@@ -5,14 +5,14 @@ import json
 import pytest
 
 from crosslogic.cache.key import meaning_of, read_fields
-from crosslogic.cache.model import CachePolicy, Mode
+from crosslogic.cache.model import CacheChoice, CachePolicy, Use, in_force
 from crosslogic.cache.policy import Wish, is_cacheable, wish
 
 
-def cacheable(more: dict[str, object], mode: Mode = Mode.DETERMINISTIC, *, generates: bool = True) -> bool:
+def cacheable(more: dict[str, object], sampled: bool = False, *, generates: bool = True) -> bool:
     fields = read_fields(json.dumps({"messages": [{"role": "user", "content": "hi"}], **more}).encode())
     assert fields is not None
-    return is_cacheable(fields, meaning_of(fields), generates=generates, mode=mode)
+    return is_cacheable(fields, meaning_of(fields), generates=generates, sampled=sampled)
 
 
 @pytest.mark.parametrize(
@@ -40,12 +40,10 @@ def test_only_what_an_engine_would_say_again(more: dict[str, object], expected: 
 
 def test_what_only_reads_its_prompt_is_deterministic_without_a_temperature() -> None:
     assert cacheable({"input": ["a", "b"]}, generates=False)
-    assert not cacheable({"input": ["a"]}, Mode.NEVER, generates=False)
 
 
 def test_sampled_answers_are_taken_only_where_everything_is() -> None:
-    assert cacheable({"temperature": 1.5, "n": 3}, Mode.ALWAYS)
-    assert not cacheable({"temperature": 0}, Mode.NEVER)
+    assert cacheable({"temperature": 1.5, "n": 3}, sampled=True)
 
 
 @pytest.mark.parametrize(
@@ -61,9 +59,9 @@ def test_sampled_answers_are_taken_only_where_everything_is() -> None:
         {"tools": {"a": 1}},
     ],
 )
-@pytest.mark.parametrize("mode", [Mode.DETERMINISTIC, Mode.ALWAYS])
-def test_nothing_with_effects_beyond_its_answer_in_any_mode(more: dict[str, object], mode: Mode) -> None:
-    assert not cacheable({"temperature": 0, **more}, mode)
+@pytest.mark.parametrize("sampled", [False, True])
+def test_nothing_with_effects_beyond_its_answer_under_any_policy(more: dict[str, object], sampled: bool) -> None:
+    assert not cacheable({"temperature": 0, **more}, sampled)
 
 
 @pytest.mark.parametrize(
@@ -86,7 +84,7 @@ def test_tools_that_the_caller_runs_itself_do_no_harm(more: dict[str, object]) -
 def test_what_lies_behind_an_address_may_change(part: dict[str, object], expected: bool) -> None:
     mine = {"temperature": 0, "messages": [{"role": "user", "content": [part]}]}
     assert cacheable(mine) is expected
-    assert cacheable(mine, Mode.ALWAYS)
+    assert cacheable(mine, sampled=True)
 
 
 @pytest.mark.parametrize(
@@ -97,12 +95,31 @@ def test_what_lies_behind_an_address_may_change(part: dict[str, object], expecte
         (CachePolicy(), b" Refresh ", Wish.REFRESH),
         (CachePolicy(), b"no-store", Wish.BYPASS),
         (CachePolicy(), b"yes please", Wish.BYPASS),
-        (CachePolicy(unasked=True), None, Wish.USE),
-        (CachePolicy(unasked=True), b"no-store", Wish.BYPASS),
-        (CachePolicy(Mode.NEVER, unasked=True), b"use", Wish.BYPASS),
+        (CachePolicy(Use.ON), None, Wish.USE),
+        (CachePolicy(Use.ON), b"no-store", Wish.BYPASS),
+        (CachePolicy(Use.OFF), b"use", Wish.BYPASS),
     ],
 )
 def test_a_request_opts_in_or_out_within_what_its_environment_allows(
     policy: CachePolicy, header: bytes | None, expected: Wish
 ) -> None:
     assert wish(policy, header) is expected
+
+
+CONFIGURED = CachePolicy(Use.OPT_IN, sampled=False, ttl_s=600.0)
+
+
+@pytest.mark.parametrize(
+    ("env", "org", "expected"),
+    [
+        (CacheChoice(), CacheChoice(), CONFIGURED),
+        (CacheChoice(Use.ON), CacheChoice(Use.OFF), CachePolicy(Use.ON, sampled=False, ttl_s=600.0)),
+        (CacheChoice(), CacheChoice(Use.OFF, ttl_s=5.0), CachePolicy(Use.OFF, sampled=False, ttl_s=5.0)),
+        (CacheChoice(sampled=False), CacheChoice(sampled=True), CONFIGURED),
+        (CacheChoice(ttl_s=9.0), CacheChoice(Use.ON, True, 5.0), CachePolicy(Use.ON, sampled=True, ttl_s=9.0)),
+    ],
+)
+def test_each_field_of_a_choice_comes_from_the_nearest_that_says_it(
+    env: CacheChoice, org: CacheChoice, expected: CachePolicy
+) -> None:
+    assert in_force(CONFIGURED, env, org) == expected

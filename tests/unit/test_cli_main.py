@@ -90,10 +90,10 @@ def test_config_check_tells_every_mistake(tmp_path: Path, capsys: pytest.Capture
 def test_config_check_warns_and_shows(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("CROSSLOGIC_CONFIG", str(write(tmp_path, "enable_billing: true\nauth: {admin_key: s3cr3t}")))
+    monkeypatch.setenv("CROSSLOGIC_CONFIG", str(write(tmp_path, "enable_distributed: true\nauth: {admin_key: s3cr3t}")))
     assert run(["config", "check"]) == 0
     said = capsys.readouterr()
-    assert "warning: enable_billing: true has no effect in this version" in said.err
+    assert "warning: enable_distributed: true has no effect in this version" in said.err
     assert said.out.endswith("config.yaml: valid\n")
     assert run(["config", "check", "--show"]) == 0
     shown = capsys.readouterr().out

@@ -81,3 +81,26 @@ def test_metadata_services_are_refused_however_they_are_written(host: str) -> No
     with pytest.raises(InvalidRequest):
         checked_endpoint(f"http://{host}/latest/meta-data")
     assert checked_endpoint(f"http://{host}:80", allow_link_local=True)
+
+
+@pytest.mark.parametrize(
+    ("given", "stored"), [("tunnel://GPU-7", "tunnel://GPU-7"), ("tunnel://GPU-7/llm/v1/", "tunnel://GPU-7/llm")]
+)
+def test_a_nodes_own_tunnel_is_an_address(given: str, stored: str) -> None:
+    assert checked_endpoint(given, "GPU-7") == stored
+
+
+@pytest.mark.parametrize(
+    ("given", "node_id"),
+    [
+        ("tunnel://gpu-8", "gpu-7"),
+        ("tunnel://gpu-7", None),
+        ("tunnel://", "gpu-7"),
+        ("tunnel://gpu-7?x", "gpu-7"),
+        ("tunnel://user@gpu-7", "gpu-7"),
+        ("tunnel://gpu-7:80", "gpu-7"),
+    ],
+)
+def test_nobody_registers_with_the_tunnel_of_another_node(given: str, node_id: str | None) -> None:
+    with pytest.raises(InvalidRequest):
+        checked_endpoint(given, node_id)

@@ -46,10 +46,10 @@ def after(seconds: float) -> datetime:
 @pytest.mark.parametrize("new", list(NodeStatus))
 def test_only_legal_moves_are_made(old: NodeStatus, new: NodeStatus) -> None:
     if new is old or new in LEGAL_MOVES[old]:
-        assert moved(node(status=old), new).status is new
+        assert moved(node(status=old), new, START).status is new
     else:
         with pytest.raises(Conflict):
-            moved(node(status=old), new)
+            moved(node(status=old), new, START)
 
 
 def test_the_only_forbidden_move_is_to_drain_the_dead() -> None:
@@ -58,7 +58,7 @@ def test_the_only_forbidden_move_is_to_drain_the_dead() -> None:
     }
     assert forbidden == {(DEAD, DRAINING)}
     with pytest.raises(Conflict, match="dead"):
-        drained(node(status=DEAD))
+        drained(node(status=DEAD), START)
 
 
 @pytest.mark.parametrize(

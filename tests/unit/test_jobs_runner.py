@@ -121,3 +121,20 @@ async def test_stopping_before_it_began_or_in_a_long_pause_takes_no_time() -> No
         ran.set()
 
     await run_until(JobRunner([job(work, interval_s=3600.0)], SystemClock(), Random(1)), ran)
+
+
+async def test_a_leased_job_waits_for_the_lead_and_another_does_not() -> None:
+    leads, ran = False, []
+    reached = asyncio.Event()
+
+    async def leased() -> None:
+        ran.append("leased")
+
+    async def own() -> None:
+        ran.append("own")
+        if ran.count("own") == 5:
+            reached.set()
+
+    jobs = [job(leased, name="leased"), Job("own", 0.002, own, leased=False)]
+    await run_until(JobRunner(jobs, SystemClock(), Random(1), leads=lambda: leads), reached)
+    assert set(ran) == {"own"}

@@ -3,6 +3,8 @@
 import hashlib
 import hmac
 import re
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -73,3 +75,16 @@ def test_with_a_pepper_it_is_stored_as_hmac_sha256(pepper: bytes) -> None:
 
 LARGEST = "clsk_live_aWgEPTl1tmebfsQzFP4bxwgy80V1TwA16"
 COUNTING = "clsk_test_0029sS3yqsuDyR1vGFhTuuRAq1b14zDtJ"
+
+
+def test_what_the_documentation_gives_to_secret_scanners_finds_what_we_find() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "keys.md").read_text()
+    (program,) = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    scanner: dict[str, Any] = {}
+    exec(program, scanner)
+    made = [keys.generate(kind) for kind in KeyKind for _ in range(20)]
+    mistyped = [key[:-1] + ("0" if key[-1] != "0" else "1") for key in made]
+    longer = [key + "x" for key in made]
+    text = "\n".join(f"export KEY={key};" for key in (*made, *mistyped, *longer))
+    assert scanner["keys_in"](text) == list(keys.found_in(text)) == made
+    assert f"`{keys.PATTERN}`" in page

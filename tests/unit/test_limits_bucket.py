@@ -3,8 +3,7 @@
 import pytest
 
 from crosslogic.limits import bucket
-from crosslogic.limits.bucket import Reservation
-from crosslogic.limits.model import Admitted, Dimension, Layer, Limits, Rejected, Scope
+from crosslogic.limits.model import NO_DEMAND, Admitted, Demand, Dimension, Layer, Limits, Rejected, Scope
 from crosslogic.limits.plan import Counter, Plan, share_of_slots
 
 
@@ -15,13 +14,13 @@ def plan_of(*limits: Limits, workers: int = 1, rank: int = 0) -> Plan[Counter]:
 
 
 def admitted(plan: Plan[Counter], now_s: float, tokens: int = 0) -> Admitted:
-    answer = bucket.reserve(plan, now_s, tokens)
+    answer = bucket.reserve(plan, now_s, Demand(tokens, 0))
     assert isinstance(answer, Admitted), answer
     return answer
 
 
 def rejected(plan: Plan[Counter], now_s: float, tokens: int = 0) -> Rejected:
-    answer = bucket.reserve(plan, now_s, tokens)
+    answer = bucket.reserve(plan, now_s, Demand(tokens, 0))
     assert isinstance(answer, Rejected), answer
     return answer
 
@@ -65,25 +64,25 @@ def test_a_refusal_takes_nothing_from_the_layers_that_had_room() -> None:
 
 def test_settling_gives_back_what_was_not_used() -> None:
     plan = plan_of(Limits(tokens_per_minute=1000))
-    admitted(plan, 0.0, 1000)
+    answer = admitted(plan, 0.0, 1000)
     rejected(plan, 0.0, 600)
-    bucket.settle(plan, 0.0, 600)
+    bucket.settle(answer, 0.0, Demand(400, 0))
     admitted(plan, 0.0, 600)
     rejected(plan, 0.0, 1)
 
 
 def test_a_late_refund_never_lifts_a_bucket_above_full() -> None:
     plan = plan_of(Limits(tokens_per_minute=1000))
-    admitted(plan, 0.0, 1000)
-    bucket.settle(plan, 60.0, 1000)
+    answer = admitted(plan, 0.0, 1000)
+    bucket.settle(answer, 60.0, NO_DEMAND)
     admitted(plan, 60.0, 1000)
     rejected(plan, 60.0, 1)
 
 
 def test_using_more_than_reserved_is_a_debt_that_is_waited_out() -> None:
     plan = plan_of(Limits(tokens_per_minute=600))
-    admitted(plan, 0.0, 100)
-    bucket.settle(plan, 0.0, 100 - 900)
+    answer = admitted(plan, 0.0, 100)
+    bucket.settle(answer, 0.0, Demand(900, 0))
     refusal = rejected(plan, 0.0, 60)
     assert refusal.retry_after_s == pytest.approx(36.0)
     assert refusal.tokens is not None
@@ -106,9 +105,9 @@ def test_a_ceiling_of_zero_lets_nothing_through_and_asks_nobody_to_wait(limits: 
 
 def test_a_smaller_burst_spends_less_at_once_and_no_less_in_the_long_run() -> None:
     plan = plan_of(Limits(requests_per_minute=600, burst_share=0.1))
-    at_once = sum(isinstance(bucket.reserve(plan, 0.0, 0), Admitted) for _ in range(200))
+    at_once = sum(isinstance(bucket.reserve(plan, 0.0, NO_DEMAND), Admitted) for _ in range(200))
     assert at_once == 60
-    steadily = sum(isinstance(bucket.reserve(plan, 0.05 * step, 0), Admitted) for step in range(1, 1201))
+    steadily = sum(isinstance(bucket.reserve(plan, 0.05 * step, NO_DEMAND), Admitted) for step in range(1, 1201))
     assert 0.99 * 600 <= steadily <= 600
 
 
@@ -136,8 +135,7 @@ def test_release_restores_every_dimension() -> None:
     plan = plan_of(Limits(requests_per_minute=1, tokens_per_minute=10, concurrency=1))
     for _ in range(5):
         answer = admitted(plan, 0.0, 10)
-        assert isinstance(answer.reservation, Reservation)
-        bucket.release(plan, 0.0, 10)
+        bucket.settle(answer, 0.0, None)
 
 
 def test_shares_of_slots_add_up_to_the_limit() -> None:
@@ -148,9 +146,9 @@ def test_shares_of_slots_add_up_to_the_limit() -> None:
 
 def test_shares_of_rates_add_up_to_the_limit_at_once_and_steadily() -> None:
     plans = [plan_of(Limits(requests_per_minute=120), workers=4, rank=rank) for rank in range(4)]
-    at_once = sum(isinstance(bucket.reserve(plan, 0.0, 0), Admitted) for plan in plans for _ in range(99))
+    at_once = sum(isinstance(bucket.reserve(plan, 0.0, NO_DEMAND), Admitted) for plan in plans for _ in range(99))
     assert at_once == 120
-    later = sum(isinstance(bucket.reserve(plan, 60.0, 0), Admitted) for plan in plans for _ in range(99))
+    later = sum(isinstance(bucket.reserve(plan, 60.0, NO_DEMAND), Admitted) for plan in plans for _ in range(99))
     assert later == 120
 
 

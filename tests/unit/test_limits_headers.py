@@ -3,7 +3,7 @@
 import pytest
 
 from crosslogic.limits.headers import duration, header_block, header_pairs
-from crosslogic.limits.model import Admitted, Dimension, Headroom, Layer, Rejected
+from crosslogic.limits.model import Admitted, Demand, Dimension, Headroom, Layer, Rejected
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,7 @@ def test_durations_are_written_as_openai_writes_them_and_rounded_up(seconds: flo
 
 
 def test_an_answer_carries_both_units() -> None:
-    answer = Admitted((), 10, Headroom(60, 59, 1.0), Headroom(1000, 990, 0.6))
+    answer = Admitted((), Demand(10, 0), Headroom(60, 59, 1.0), Headroom(1000, 990, 0.6))
     assert dict(header_pairs(answer)) == {
         b"x-ratelimit-limit-requests": b"60",
         b"x-ratelimit-remaining-requests": b"59",
@@ -40,7 +40,7 @@ def test_an_answer_carries_both_units() -> None:
 
 
 def test_what_nothing_limits_is_left_out() -> None:
-    assert header_block(Admitted((), 10, None, None)) == b""
+    assert header_block(Admitted((), Demand(10, 0), None, None)) == b""
 
 
 @pytest.mark.parametrize(("wait_s", "header"), [(0.001, b"1"), (1.0, b"1"), (1.2, b"2"), (30.0, b"30")])

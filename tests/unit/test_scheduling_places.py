@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from crosslogic.fleet.model import Node, NodeStatus
 from crosslogic.kernel.clock import ManualClock
 from crosslogic.kernel.ids import NodeId, OrgId
-from crosslogic.scheduling.model import Ask, Candidate
+from crosslogic.scheduling.model import Ask, Candidate, NoNode, NoNodeReason
 from crosslogic.scheduling.pool import Pool
 from crosslogic.scheduling.registry import new_strategy
 from crosslogic.scheduling.scheduler import Scheduler
@@ -65,3 +65,18 @@ def test_a_node_that_rests_after_failures_offers_no_place_while_others_do() -> N
         candidate = dispatch(house)
         house.finished(candidate, 10, ok=candidate.node_id != "n1")
     assert house.places.total("m") == 2
+
+
+def test_an_org_whose_own_nodes_are_full_waits_for_shared_ones_unless_it_is_confined() -> None:
+    house = scheduler(node("n1"), node("own", owner=ORG))
+    assert [dispatch(house, ORG).node_id for _ in range(2)] == ["own", "own"]
+    assert house.places.line("m", ORG) == "m"
+    assert [dispatch(house, ORG).node_id for _ in range(2)] == ["n1", "n1"]
+    assert house.places.line("m", ORG) != "m"  # nothing is free anywhere: it waits for its own
+    confined = scheduler(node("n1"), node("own", owner=ORG))
+    confined.pool.confine(frozenset({(ORG, "m")}))
+    assert [dispatch(confined, ORG).node_id for _ in range(2)] == ["own", "own"]
+    assert confined.places.line("m", ORG) != "m"
+    assert confined.pick(Ask("m", ORG)) == NoNode(NoNodeReason.NO_CAPACITY)
+    confined.pool.update([node("n1")])  # its own is gone
+    assert confined.pick(Ask("m", ORG)) == NoNode(NoNodeReason.NO_HEALTHY_NODE)

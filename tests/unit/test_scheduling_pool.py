@@ -6,10 +6,11 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 import pytest
 
+from crosslogic.catalog.regions import Region, Regions, load_regions
 from crosslogic.fleet.model import Node, NodeLoad, NodeStatus
 from crosslogic.kernel.ids import NodeId, OrgId
 from crosslogic.scheduling.model import Ask, Candidate
-from crosslogic.scheduling.pool import CooldownPolicy, Pool
+from crosslogic.scheduling.pool import LEFT_FOR_S, CooldownPolicy, Pool
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 ACME, GLOBEX = OrgId("org_acme"), OrgId("org_globex")
@@ -73,7 +74,10 @@ def test_a_request_stays_in_its_region_while_that_has_a_node() -> None:
 
 def test_a_region_without_nodes_falls_back_to_the_nearest_then_to_any() -> None:
     nodes = (node("sg", region="sg"), node("eu", region="eu"), node("us", region="us"))
-    pool = pool_of(*nodes, fallback_regions={"in": ("sg", "eu")})
+    pool = pool_of(
+        *nodes,
+        regions=Regions([Region("in", "India", fallbacks=("sg", "eu")), Region("sg", "APAC"), Region("eu", "Europe")]),
+    )
     assert ids(pool.candidates(ask(region="in"), 0.0)) == {"sg"}
     assert ids(pool.candidates(ask(region="in", excluded=(NodeId("sg"),)), 0.0)) == {"eu"}
     assert ids(pool.candidates(ask(region="mars"), 0.0)) == {"sg", "eu", "us"}
@@ -236,3 +240,127 @@ def test_candidates_do_not_show_addresses_in_their_repr() -> None:
     pool = pool_of(node("a", api_key="secret"))
     assert "secret" not in repr(by_id(pool)["a"])
     assert "http" not in repr(by_id(pool)["a"])
+
+
+class TestBreaker:
+    """Of each node and model: open after failures, half open after a rest, closed by a success."""
+
+    def open_at(self, now_s: float, **options: object) -> tuple[Pool, Candidate]:
+        pool = pool_of(node("a"), node("b"), cooldown=CooldownPolicy(failures=3, first_s=2.0), **options)
+        bad = next(c for c in pool.candidates(ask(), now_s) if c.node_id == "a")
+        for _ in range(3):
+            pool.failed(bad, now_s)
+        assert ids(pool.candidates(ask(), now_s)) == {"b"}
+        return pool, bad
+
+    def test_one_grave_failure_is_enough(self) -> None:
+        pool = pool_of(node("a"), node("b"))
+        bad = next(c for c in pool.candidates(ask(), 0.0) if c.node_id == "a")
+        pool.failed(bad, 0.0, grave=True)
+        assert ids(pool.candidates(ask(), 0.0)) == {"b"}
+
+    def test_one_probe_at_a_time(self) -> None:
+        pool, bad = self.open_at(0.0)
+        assert ids(pool.candidates(ask(), 2.5)) == {"a", "b"}
+        assert bad.half_open
+        pool.probed(bad, running=True)
+        assert ids(pool.candidates(ask(), 2.5)) == {"b"}, "until the probe is back"
+        pool.probed(bad, running=False)  # its caller left: nothing is known
+        assert ids(pool.candidates(ask(), 2.5)) == {"a", "b"}
+        pool.probed(bad, running=True)
+        pool.succeeded(bad)
+        assert ids(pool.candidates(ask(), 2.5)) == {"a", "b"}
+        assert (bad.half_open, bad.probing, bad.failures) == (False, False, 0)
+
+    def test_a_probe_that_fails_doubles_the_rest(self) -> None:
+        pool, bad = self.open_at(0.0)
+        pool.candidates(ask(), 2.0)
+        pool.probed(bad, running=True)
+        pool.failed(bad, 2.0)
+        assert ids(pool.candidates(ask(), 5.9)) == {"b"}
+        assert ids(pool.candidates(ask(), 6.1)) == {"a", "b"}
+
+    def test_the_last_node_is_never_taken_out_whatever_it_does(self) -> None:
+        pool, bad = self.open_at(0.0)
+        pool.update([node("a")])
+        assert ids(pool.candidates(ask(), 0.0)) == {"a"}
+        pool.candidates(ask(), 2.0)
+        pool.probed(bad, running=True)
+        assert ids(pool.candidates(ask(), 2.0)) == {"a"}
+
+    def test_other_models_of_the_node_are_not_concerned(self) -> None:
+        pool = pool_of(node("a", models=("m", "n")), node("b", models=("m", "n")))
+        bad = next(c for c in pool.candidates(ask(), 0.0) if c.node_id == "a")
+        pool.failed(bad, 0.0, grave=True)
+        assert ids(pool.candidates(ask(model="n"), 0.0)) == {"a", "b"}
+
+
+class TestRetryAfter:
+    def test_nobody_asks_the_node_before_even_if_it_is_the_last(self) -> None:
+        pool = pool_of(node("a"))
+        (resting,) = pool.candidates(ask(), 0.0)
+        pool.leave_alone(resting, 5.0)
+        pool.leave_alone(resting, 3.0)
+        assert ids(pool.candidates(ask(), 4.9)) == set()
+        assert pool.rests_until_s(ask()) == 5.0
+        assert ids(pool.candidates(ask(), 5.0)) == {"a"}
+        assert pool.rests_until_s(ask()) is None
+
+    def test_only_nodes_that_could_serve_are_worth_waiting_for(self) -> None:
+        pool = pool_of(node("own", org_id=GLOBEX), node("far", region="far"))
+        for candidate in (*pool.candidates(ask(org_id=GLOBEX), 0.0), *pool.candidates(ask(), 0.0)):
+            pool.leave_alone(candidate, 9.0)
+        assert pool.rests_until_s(ask(region="near", region_strict=True)) is None
+        assert pool.rests_until_s(ask(excluded=(NodeId("far"),))) is None
+        assert pool.rests_until_s(ask()) == 9.0
+
+    def test_a_place_within_the_region_is_worth_waiting_for_also_where_data_must_stay(self) -> None:
+        regions = Regions(load_regions())
+        pool = Pool(regions=regions)
+        pool.update([node("there", region="ap-south-1")])
+        for candidate in pool.candidates(ask(), 0.0):
+            pool.leave_alone(candidate, 9.0)
+        assert pool.rests_until_s(ask(region="in", region_strict=True)) == 9.0
+        assert pool.rests_until_s(ask(region="eu", region_strict=True)) is None
+
+    def test_nobody_waits_for_a_node_that_its_key_may_not_use(self) -> None:
+        pool = pool_of(node("near", region="near"), node("own", region="near", org_id=ACME))
+        for candidate in (*pool.candidates(ask(), 0.0), *pool.candidates(ask(), 0.0, shared_only=True)):
+            pool.leave_alone(candidate, 9.0)
+        assert pool.rests_until_s(ask(allowed_regions=frozenset({"far"}))) is None
+        assert pool.rests_until_s(ask(allowed_regions=frozenset({"near"}))) == 9.0
+        pool.confine(frozenset({(ACME, "m")}))
+        assert pool.rests_until_s(ask(excluded=(NodeId("own"),))) is None
+
+
+class TestARegionThatAllLeft:
+    """Spot machines that leave after a notice are gone from the table: what they served must not fall upon others."""
+
+    def test_it_is_down_for_as_long_as_dead_nodes_are_remembered_and_then_empty(self) -> None:
+        here, there = node("here", region="here"), node("there", region="there")
+        pool = pool_of(here, there)
+        asked = ask(region="here")
+        assert not pool.is_down(asked, 0.0)
+        pool.update([there])
+        assert pool.is_down(asked, 10.0)
+        assert pool.is_down(asked, 10.0 + LEFT_FOR_S - 1)
+        assert not pool.is_down(asked, 10.0 + LEFT_FOR_S)
+        assert not pool.is_down(ask(region="elsewhere"), 10.0), "it never had any"
+
+    def test_the_first_node_that_is_back_ends_that_and_the_next_loss_counts_anew(self) -> None:
+        here, there = node("here", region="here"), node("there", region="there")
+        pool = pool_of(here, there)
+        pool.update([there])
+        assert pool.is_down(ask(region="here"), 10.0)
+        pool.update([here, there])
+        assert not pool.is_down(ask(region="here"), 20.0)
+        pool.update([there])
+        assert pool.is_down(ask(region="here"), 5_000.0)
+
+    def test_nodes_of_other_orgs_and_models_say_nothing(self) -> None:
+        there = node("there", region="there", models=("m", "n"))
+        pool = pool_of(node("theirs", region="here", org_id=GLOBEX), node("n", region="here", models=("n",)), there)
+        pool.update([there])
+        assert not pool.is_down(ask(region="here"), 0.0)
+        assert pool.is_down(ask(region="here", org_id=GLOBEX), 0.0)
+        assert pool.is_down(ask(region="here", model="n"), 0.0)

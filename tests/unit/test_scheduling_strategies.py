@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from crosslogic.fleet.model import Node, NodeStatus
+from crosslogic.fleet.model import Node, NodeHealth, NodeStatus, Symptom, Verdict
 from crosslogic.kernel.clock import ManualClock
 from crosslogic.kernel.errors import ConfigurationError
 from crosslogic.kernel.ids import NodeId, OrgId
@@ -55,6 +55,36 @@ def shares(name: str, candidates: tuple[Candidate, ...], picks: int) -> dict[str
 
 def within_sampling_error(share: float, expected: float, picks: int) -> bool:
     return abs(share - expected) < 4.5 * (expected * (1 - expected) / picks) ** 0.5
+
+
+DEGRADED = NodeHealth(Verdict.DEGRADED, Symptom.LATENCY, "slow")
+
+
+def test_of_idle_nodes_a_degraded_one_gets_a_quarter_of_what_another_gets() -> None:
+    picks = 20_000
+    for name in ("least_loaded", "weighted_health"):
+        found = shares(name, candidates_of(node("a"), node("b", health=DEGRADED), node("c")), picks)
+        assert within_sampling_error(found["b"], 1 / 9, picks), name
+        assert within_sampling_error(found["a"], 4 / 9, picks), name
+
+
+def test_of_many_idle_nodes_the_degraded_get_what_meets_no_healthy_one() -> None:
+    nodes = [node(f"node_{index:02d}", health=DEGRADED if index < 5 else NodeHealth()) for index in range(50)]
+    found = shares("least_loaded", candidates_of(*nodes), 20_000)
+    degraded = sum(found[f"node_{index:02d}"] for index in range(5))
+    assert within_sampling_error(degraded, 5 / 50 * 4 / 49, 20_000)
+
+
+def test_a_degraded_nodes_work_weighs_four_times_as_much_and_again_as_much_when_it_is_well() -> None:
+    pool = Pool()
+    pool.update([node("a"), node("b", health=DEGRADED)])
+    a, b = pool.candidates(ASK, 0.0)
+    a.ledger.add(1000)
+    b.ledger.add(1000)
+    assert b.ledger.load_s == pytest.approx(4 * a.ledger.load_s)
+    pool.update([node("a"), node("b")])
+    assert b.ledger.load_s == a.ledger.load_s
+    assert b.health_score == 1.0
 
 
 def test_round_robin_gives_each_its_turn_for_each_model_apart() -> None:
@@ -194,10 +224,10 @@ def test_a_pick_over_a_thousand_nodes_costs_less_than_100_us(name: str) -> None:
     strategy.pick(candidates, ASK, rng)
     best_us = float("inf")
     for _ in range(20):  # the best of many rounds: a busy machine must not make it fail
-        began = time.perf_counter()
+        began = time.process_time()
         for key in range(50):
             strategy.pick(candidates, Ask(model="m", org_id=ORG, prefix_hash=key), rng)
-        best_us = min(best_us, (time.perf_counter() - began) / 50 * 1e6)
+        best_us = min(best_us, (time.process_time() - began) / 50 * 1e6)
     assert best_us < 100
 
 

@@ -34,6 +34,7 @@ from tests.unit.settings_files import settings_of
         ("backends: [{endpoint: 'http://a', timeout: x}]", "backends[0].timeout is 'x', but must be a duration"),
         ("rate_limit: {default_rpm: 0}", "rate_limit.default_rpm is 0, but must be greater than or equal to 1"),
         ("auth: {type: jwt}", "type jwt needs a secret"),
+        ("auth: {stale_after_s: 1}", "below 2s requests would be refused between two readings"),
         ("multi_tenant: {default_tier: x}\ntiers: [{id: y}]", "default_tier is 'x', but tiers has no such id"),
         ("prices: {m: {input_usd_per_million: 0.0000001, output_usd_per_million: 1}}", "no whole number of pico-USD"),
         ("prices: {m: {input_usd_per_million: -1, output_usd_per_million: 1}}", "must be greater than or equal to 0"),

@@ -129,7 +129,7 @@ def test_each_addition_stands_alone(tmp_path: Path, phase: str) -> None:
 
 def test_what_has_no_effect_yet_is_said(tmp_path: Path) -> None:
     said = "\n".join(warnings(settings_of(tmp_path, PHASE_2 + PHASE_3 + PHASE_4, ENVIRON)))
-    for setting in ("enable_billing", "payments", "enable_distributed"):
+    for setting in ("enable_distributed",):
         assert setting in said
     assert "enable_auth" not in said
 

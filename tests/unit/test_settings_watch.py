@@ -133,3 +133,17 @@ async def test_in_a_terminal_a_hangup_means_what_it_always_means(tmp_path: Path)
     before = signal.getsignal(signal.SIGHUP)
     async with running(watcher):
         assert signal.getsignal(signal.SIGHUP) == before
+
+
+async def test_within_a_section_that_reloads_what_does_not_is_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    path, applied = tmp_path / "crosslogic.yaml", Applied()
+    watcher = watcher_on(path, "scheduling: {retries: 1}", applied)
+    path.write_text("scheduling: {retries: 1, max_requests_per_node: 9}", "utf-8")
+    assert not await watcher.reload()
+    assert "changes of scheduling.max_requests_per_node take effect after a restart" in caplog.text
+    path.write_text("scheduling: {retries: 2, max_requests_per_node: 9}", "utf-8")
+    assert await watcher.reload()
+    assert applied.all[-1].scheduling.retries == 2

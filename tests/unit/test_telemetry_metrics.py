@@ -106,6 +106,18 @@ def test_every_worker_answers_for_all(tmp_path: Path) -> None:
     assert value(first, "node_health_score", node="n1") == 0.4
 
 
+def test_unwell_nodes_are_those_that_are_so_now(tmp_path: Path) -> None:
+    first, second = worker(tmp_path, 0), worker(tmp_path, 1)
+    first.nodes_unwell({"latency": 2, "errors": 1}, ejected=1)
+    second.nodes_unwell({"latency": 2, "errors": 1}, ejected=1)
+    assert value(first, "fleet_unwell_nodes", symptom="latency") == 2
+    assert value(first, "fleet_ejected_nodes") == 1
+    for each in (first, second):
+        each.nodes_unwell({"latency": 0, "errors": 0}, ejected=0)
+    assert value(first, "fleet_unwell_nodes", symptom="latency") == 0
+    assert value(first, "fleet_ejected_nodes") == 0
+
+
 def test_a_worker_that_comes_back_goes_on_counting(tmp_path: Path) -> None:
     before, other = worker(tmp_path, 0), worker(tmp_path, 1)
     finish(before)
@@ -194,3 +206,17 @@ def test_the_shared_directory_is_ours_alone_and_goes_away() -> None:
     worker(directory, 0)
     remove(directory)
     assert not directory.exists()
+
+
+def test_what_came_into_the_ledger_is_counted_by_model_and_corrections_take_nothing_back() -> None:
+    metrics = Metrics(Slots())
+    metrics.billed("qwen", {"prompt": 10, "completion": 20, "cached": 0}, 0.5)
+    metrics.billed("qwen", {"prompt": -3, "completion": 5}, -0.1)
+    assert value(metrics, "billing_tokens_total", model="qwen", kind="prompt") == 10
+    assert value(metrics, "billing_tokens_total", model="qwen", kind="completion") == 25
+    assert value(metrics, "billing_tokens_total", model="qwen", kind="cached") is None
+    assert value(metrics, "billing_cost_total", model="qwen") == 0.5
+    for number in range(LABEL_VALUES + 50):
+        metrics.billed(f"invented-{number}", {"prompt": 1}, 0.0)
+    models = {dict(labels)["model"] for name, labels in scrape(metrics) if name == "billing_tokens_total"}
+    assert len(models) <= LABEL_VALUES + 1

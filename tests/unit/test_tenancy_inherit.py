@@ -20,7 +20,7 @@ HASH = key_hasher()
 ceilings = st.one_of(st.none(), st.integers(0, 9))
 limits = st.builds(
     Limits,
-    **{dimension.value: ceilings for dimension in Dimension},
+    **{dimension.field: ceilings for dimension in Dimension},
     burst_share=st.sampled_from([1.0, 0.5, 0.25]),
 )
 

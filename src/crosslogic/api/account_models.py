@@ -7,12 +7,12 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
 
-from crosslogic.api.models import Body, LimitsBody, LimitsView, Suspension, View, Word, limits_or_none
+from crosslogic.api.limit_models import LimitsBody, LimitsView, ViewedLimits, limits_or_none
+from crosslogic.api.models import Body, Suspension, View, Word
 from crosslogic.api.usage_models import exact_usd
-from crosslogic.kernel.errors import InvalidRequest
-from crosslogic.kernel.money import PUSD_PER_USD
+from crosslogic.kernel.money import pusd_of
 from crosslogic.tenancy.audit import AuditEntry, Verdict
-from crosslogic.tenancy.model import Feature, Operator, Plan, Role, Status, User
+from crosslogic.tenancy.model import Feature, Operator, Plan, QueuePolicy, Role, Status, User
 from crosslogic.tenancy.plans import PlanInForce, PlanSource
 
 Usd = Annotated[Decimal, Field(ge=0, le=10**6, max_digits=19, decimal_places=12)]
@@ -41,7 +41,7 @@ class UserView(View):
     name: str
     role: Role
     status: Status
-    limits: LimitsView
+    limits: ViewedLimits
     created_at: datetime
 
     @classmethod
@@ -87,6 +87,10 @@ class PlanBody(Body):
     key_limits: LimitsBody | None = Field(default=None, description="of each of its keys")
     max_queue_depth: int | None = Field(default=None, description="requests that may wait; null: the queue's own bound")
     priority: int = Field(default=1, description="higher is served first")
+    weight: int = Field(default=1, description="share of a full fleet: twice the weight, twice the tokens")
+    policy: QueuePolicy | None = Field(
+        default=None, description="in which order its requests wait; null: `scheduling.policy`"
+    )
     price_usd_per_token: Usd | None = Field(default=None, description="null: the price list decides, by model")
     price_usd_per_month: Usd = Decimal(0)
     included_tokens_per_month: int = 0
@@ -103,10 +107,10 @@ class PlanBody(Body):
             key_limits=limits_or_none(self.key_limits),
             max_queue_depth=self.max_queue_depth,
             priority=self.priority,
-            price_per_token_pusd=None
-            if self.price_usd_per_token is None
-            else _pusd(self.price_usd_per_token, "price_usd_per_token"),
-            price_per_month_pusd=_pusd(self.price_usd_per_month, "price_usd_per_month"),
+            weight=self.weight,
+            policy=self.policy,
+            price_per_token_pusd=None if self.price_usd_per_token is None else pusd_of(self.price_usd_per_token),
+            price_per_month_pusd=pusd_of(self.price_usd_per_month),
             included_tokens_per_month=self.included_tokens_per_month,
             support=self.support,
             sla_percent=self.sla_percent,
@@ -122,6 +126,8 @@ class PlanView(BaseModel):
     key_limits: LimitsView
     max_queue_depth: int | None
     priority: int
+    weight: int
+    policy: QueuePolicy | None
     price_usd_per_token: str | None
     price_usd_per_month: str
     included_tokens_per_month: int
@@ -137,11 +143,13 @@ class PlanView(BaseModel):
             id=plan.id,
             name=plan.name,
             features=plan.features,
-            limits=LimitsView.model_validate(plan.limits),
-            env_limits=LimitsView.model_validate(plan.env_limits),
-            key_limits=LimitsView.model_validate(plan.key_limits),
+            limits=LimitsView.of(plan.limits),
+            env_limits=LimitsView.of(plan.env_limits),
+            key_limits=LimitsView.of(plan.key_limits),
             max_queue_depth=plan.max_queue_depth,
             priority=plan.priority,
+            weight=plan.weight,
+            policy=plan.policy,
             price_usd_per_token=None if per_token is None else exact_usd(per_token),
             price_usd_per_month=exact_usd(plan.price_per_month_pusd),
             included_tokens_per_month=plan.included_tokens_per_month,
@@ -197,10 +205,3 @@ class VerdictView(BaseModel):
             wrong_seq=verdict.wrong_seq,
             problem=verdict.problem,
         )
-
-
-def _pusd(usd: Decimal, param: str) -> int:
-    exact = usd * PUSD_PER_USD
-    if exact != exact.to_integral_value():
-        raise InvalidRequest("at most 12 decimals", param=param)
-    return int(exact)

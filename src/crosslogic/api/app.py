@@ -5,15 +5,112 @@ from importlib.metadata import version
 
 from fastapi import APIRouter, Depends, FastAPI
 
-from crosslogic.api import audit, environments, errors, health, keys, operators, orgs, plans, usage, users
-from crosslogic.api.auth import require_member, require_operator
+from crosslogic.api import (
+    agents,
+    allocations,
+    audit,
+    billing,
+    cache,
+    capacity,
+    catalog,
+    chargebacks,
+    compass_deployments,
+    compass_plans,
+    conversations,
+    credits,
+    environments,
+    errors,
+    exports,
+    finops,
+    forecast,
+    health,
+    invoices,
+    keys,
+    licences,
+    model_registry,
+    notices,
+    operators,
+    orgs,
+    payments,
+    plans,
+    postings,
+    prices,
+    queue,
+    regions,
+    usage,
+    usage_costs,
+    usage_live,
+    usage_requests,
+    usage_retention,
+    users,
+    webhooks,
+)
+from crosslogic.api.auth import Services, nodes_as_operator, require_member, require_operator
 from crosslogic.api.nodes import nodes_router
 from crosslogic.api.request_ids import RequestIds
 from crosslogic.api.services import ApiServices
+from crosslogic.fleet.heartbeats import Heartbeats
+from crosslogic.fleet.registry import Registry
 
-_ROOMS = (orgs, environments, users, keys, plans, audit, usage)
-ADMIN_ROUTERS = (*(room.router for room in _ROOMS), operators.router)
-OWN_ROUTERS = tuple(room.own_router for room in _ROOMS)
+_ROOMS = (
+    orgs,
+    environments,
+    users,
+    keys,
+    plans,
+    audit,
+    regions,
+    usage,
+    usage_live,
+    usage_requests,
+    capacity,
+    compass_plans,
+    compass_deployments,
+    cache,
+    queue,
+    notices,
+    payments,
+    invoices,
+    exports,
+)
+_MONEY = (credits, billing)
+ADMIN_ROUTERS = (
+    *(room.router for room in (*_ROOMS, *_MONEY)),
+    operators.router,
+    prices.router,
+    prices.rates_router,
+    credits.accounts_router,
+    usage_requests.ledger_router,
+    usage_costs.router,
+    usage_retention.router,
+    agents.router,
+    finops.router,
+    forecast.router,
+    allocations.router,
+    allocations.resources_router,
+    catalog.router,
+    catalog.health_router,
+    chargebacks.router,
+    licences.router,
+    postings.router,
+    *model_registry.ROUTERS,
+    invoices.profiles_router,
+)
+OWN_ROUTERS = (
+    *(room.own_router for room in (*_ROOMS, *_MONEY)),
+    invoices.own_profile_router,
+    conversations.own_router,
+    catalog.own_router,
+    catalog.own_health_router,
+)
+
+
+async def _registry(services: Services) -> Registry:
+    return services.nodes
+
+
+async def _heartbeats(services: Services) -> Heartbeats | Registry:
+    return services.nodes if services.agents is None else services.agents.heartbeats
 
 
 def create_app(services: ApiServices, routers: Sequence[APIRouter] = ()) -> FastAPI:
@@ -26,7 +123,9 @@ def create_app(services: ApiServices, routers: Sequence[APIRouter] = ()) -> Fast
     )
     app.state.services = services
     app.include_router(health.router)
-    for router in (*ADMIN_ROUTERS, nodes_router(services.nodes), *routers):
+    app.include_router(agents.public_router)
+    app.include_router(webhooks.router)
+    for router in (*ADMIN_ROUTERS, nodes_router(_registry, nodes_as_operator, _heartbeats), *routers):
         app.include_router(router, dependencies=[Depends(require_operator)])
     for router in OWN_ROUTERS:
         app.include_router(router, dependencies=[Depends(require_member)])

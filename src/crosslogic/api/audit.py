@@ -1,12 +1,13 @@
 """`/admin/audit` and `/api/v1/audit`: who did what. Newest first; the older pages follow `cursor`."""
 
+from datetime import datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Query
 
 from crosslogic.api.account_models import AuditEntryView, VerdictView
 from crosslogic.api.auth import OperatorTenancy, OwnHome
-from crosslogic.api.models import Limit, Page, Word, page_of
+from crosslogic.api.models import Limit, Page, Word, in_utc, page_of
 from crosslogic.tenancy.accounts import AuditService
 
 router = APIRouter(prefix="/admin/audit", tags=["audit"])
@@ -14,6 +15,8 @@ own_router = APIRouter(prefix="/api/v1/audit", tags=["audit"])
 
 Actor = Annotated[Word | None, Query(description="id of an operator, key or user")]
 Action = Annotated[Word | None, Query(description="such as key.revoke, or key for all that begin so")]
+Start = Annotated[datetime | None, Query(alias="from", description="first instant that counts")]
+End = Annotated[datetime | None, Query(alias="to", description="first instant that counts no more")]
 Entity = Annotated[Word | None, Query(description="id of what was changed")]
 
 
@@ -24,11 +27,13 @@ async def list_audit(
     actor: Actor = None,
     action: Action = None,
     entity: Entity = None,
+    start: Start = None,
+    end: End = None,
     cursor: Word | None = None,
     limit: Limit = 100,
 ) -> Page[AuditEntryView]:
     org_id = None if org is None else (await tenancy.org(org)).id
-    return await _list(tenancy.audit, org_id, actor, action, entity, cursor, limit)
+    return await _list(tenancy.audit, org_id, actor, action, entity, (start, end), cursor, limit)
 
 
 @router.get("/verify")
@@ -43,10 +48,12 @@ async def list_own_audit(
     actor: Actor = None,
     action: Action = None,
     entity: Entity = None,
+    start: Start = None,
+    end: End = None,
     cursor: Word | None = None,
     limit: Limit = 100,
 ) -> Page[AuditEntryView]:
-    return await _list(home.tenancy.audit, home.org.id, actor, action, entity, cursor, limit)
+    return await _list(home.tenancy.audit, home.org.id, actor, action, entity, (start, end), cursor, limit)
 
 
 async def _list(
@@ -55,10 +62,19 @@ async def _list(
     actor: str | None,
     action: str | None,
     entity: str | None,
+    within: tuple[datetime | None, datetime | None],
     cursor: str | None,
     limit: int,
 ) -> Page[AuditEntryView]:
+    start, end = within
     found = await audit.entries(
-        org_id=org_id, actor_id=actor, action=action, entity_id=entity, cursor=cursor, limit=limit
+        org_id=org_id,
+        actor_id=actor,
+        action=action,
+        entity_id=entity,
+        start=start and in_utc(start),
+        end=end and in_utc(end),
+        cursor=cursor,
+        limit=limit,
     )
     return page_of([AuditEntryView.of(entry) for entry in found], [entry.seq for entry in found], limit)

@@ -8,15 +8,20 @@ Invariant: the presented key meets the stored one only as a hash, compared in co
 
 import hmac
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
+import msgspec
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from crosslogic.api.services import ApiServices, services_of
+from crosslogic.fleet.model import Node
+from crosslogic.fleet.registry import Registry
 from crosslogic.kernel.errors import Forbidden, Unauthenticated
 from crosslogic.kernel.ids import UserId
-from crosslogic.tenancy.audit import Actor, ActorKind
+from crosslogic.tenancy.audit import Actor, ActorKind, difference
+from crosslogic.tenancy.audit_sql import AuditTrail
 from crosslogic.tenancy.jwt import looks_like_token
 from crosslogic.tenancy.keys import KeyKind, kind_of
 from crosslogic.tenancy.model import Org, Role, Status
@@ -24,6 +29,7 @@ from crosslogic.tenancy.service import TenancyService
 
 ROOT_OPERATOR = "root"  # who has the configured admin key
 _READING = frozenset({"GET", "HEAD"})
+_BILLS = "/api/v1/billing/"  # for who is suspended until they are paid
 
 _admin_bearer = HTTPBearer(auto_error=False, scheme_name="admin key", description="clsk_admin_…")
 _member_bearer = HTTPBearer(auto_error=False, scheme_name="API key", description="clsk_live_…, or a JSON web token")
@@ -66,6 +72,37 @@ def _as_operator(actor: Annotated[Actor, Depends(require_operator)], services: S
 OperatorTenancy = Annotated[TenancyService, Depends(_as_operator)]
 
 
+def nodes_as_operator(tenancy: OperatorTenancy, services: Services) -> Registry:
+    """The node registry, with what is done to nodes written down as done by the operator."""
+
+    async def record(conn: AsyncConnection, action: str, before: Node | None, after: Node | None) -> None:
+        node = after or before
+        assert node is not None
+        was, became = (None if each is None else _lasting(each) for each in (before, after))
+        if was is not None and became is not None:
+            was, became = difference(was, became)
+        await tenancy.audit.trail.append(conn, action, node.id, org_id=node.org_id, before=was, after=became)
+
+    return services.nodes.recording(record)
+
+
+_PASSING = ("load", "health_score", "health", "last_heartbeat_at", "draining_since")
+
+
+def _lasting(node: Node) -> dict[str, Any]:
+    """What a node is, without what each heartbeat changes."""
+    fields = msgspec.structs.asdict(node)
+    return {name: value for name, value in fields.items() if name not in _PASSING}
+
+
+def _trail_of(tenancy: OperatorTenancy) -> AuditTrail:
+    return tenancy.audit.trail
+
+
+# What rooms other than tenancy write down operators' deeds with.
+OperatorTrail = Annotated[AuditTrail, Depends(_trail_of)]
+
+
 @dataclass(frozen=True)
 class Home:
     """The org of the caller, and the service that acts for them."""
@@ -73,6 +110,7 @@ class Home:
     org: Org
     tenancy: TenancyService
     user_id: UserId | None
+    actor: Actor
 
 
 async def require_member(
@@ -93,8 +131,10 @@ async def require_member(
         member = await members.of_key(token, request.client.host if request.client else None)
     if member.role is not Role.ADMIN:
         raise Forbidden("this needs an API key or token with the role admin")
+    if member.org.status is not Status.ACTIVE and not request.url.path.startswith(_BILLS):
+        raise Forbidden("this tenant is suspended until its bills are paid", code="tenant_suspended")
     actor = Actor(member.kind, member.id, request.state.request_id)
-    return Home(member.org, services.tenancy.acting_as(actor), member.user_id)
+    return Home(member.org, services.tenancy.acting_as(actor), member.user_id, actor)
 
 
 OwnHome = Annotated[Home, Depends(require_member)]

@@ -3,6 +3,7 @@
 from fastapi import APIRouter
 
 from crosslogic.api.auth import OperatorTenancy, OwnHome
+from crosslogic.api.limit_models import limits_given, limits_or_none
 from crosslogic.api.models import (
     EnvironmentChange,
     EnvironmentCreate,
@@ -10,8 +11,8 @@ from crosslogic.api.models import (
     Limit,
     Page,
     Word,
-    limits_given,
-    limits_or_none,
+    cache_given,
+    cache_or_none,
     page_of,
 )
 from crosslogic.tenancy.model import Status
@@ -85,9 +86,12 @@ async def _create(tenancy: TenancyService, org: str, body: EnvironmentCreate) ->
         org,
         body.name,
         region=body.region,
+        data_residency=body.data_residency,
         limits=limits_or_none(body.limits),
         allowed_models=body.allowed_models,
         key_limits=limits_or_none(body.key_limits),
+        cache=cache_or_none(body.cache),
+        at_cap=body.at_cap,
     )
     return EnvironmentView.of(env)
 
@@ -116,5 +120,9 @@ async def _change(tenancy: TenancyService, org: str, env: str, body: Environment
         allowed_models=body.allowed_models,
         key_limits=limits_given(body.key_limits),
         region=body.region,
+        unpin="region" in body.model_fields_set and body.region is None,
+        data_residency=body.data_residency,
+        cache=cache_given(body.cache),
+        at_cap=body.at_cap,
     )
     return EnvironmentView.of(changed)

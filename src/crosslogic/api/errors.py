@@ -5,6 +5,7 @@ nothing of a failure that we did not foresee but the request id reaches the call
 """
 
 import logging
+import time
 from typing import Any, Final
 
 from fastapi import FastAPI, Request
@@ -13,6 +14,7 @@ from fastapi.responses import JSONResponse
 from sqlalchemy import exc as database
 from starlette.exceptions import HTTPException
 
+from crosslogic.api.services import services_of
 from crosslogic.kernel import errors
 
 RETRY_AFTER_S = 2
@@ -65,15 +67,26 @@ def error_response(
     return JSONResponse(body, status, {name.replace("_", "-"): value for name, value in headers.items()})
 
 
-async def _of_tree(_request: Request, error: errors.CrossLogicError) -> JSONResponse:
+async def _of_tree(request: Request, error: errors.CrossLogicError) -> JSONResponse:
+    if isinstance(error, errors.Unauthenticated):
+        return _of_stranger(request, error)
     status, kind, code = next(_OF_ERROR[cls] for cls in type(error).__mro__ if cls in _OF_ERROR)
     code = getattr(error, "code", code)
-    headers = {}
-    if status == 401:
-        headers["www_authenticate"] = "Bearer"
-    if status == 503:
-        headers["retry_after"] = str(RETRY_AFTER_S)
+    headers = {"retry_after": str(RETRY_AFTER_S)} if status == 503 else {}
     return error_response(status, kind, code, str(error), getattr(error, "param", None), **headers)
+
+
+def _of_stranger(request: Request, error: errors.Unauthenticated) -> JSONResponse:
+    """401, or 429 to an address that has sent too many bad keys; good ones are never asked about."""
+    strangers = services_of(request).strangers
+    address, now_s = request.client.host if request.client else "", time.monotonic()
+    wait_s = strangers.wait_s(address, now_s)
+    if wait_s is not None:
+        message = "too many bad keys have come from this address; try again later"
+        return error_response(429, "rate_limit_error", "too_many_bad_keys", message, retry_after=str(wait_s))
+    strangers.failed(address, now_s)
+    status, kind, code = _OF_ERROR[errors.Unauthenticated]
+    return error_response(status, kind, code, str(error), www_authenticate="Bearer")
 
 
 async def _of_validation(_request: Request, error: RequestValidationError) -> JSONResponse:

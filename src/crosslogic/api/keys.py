@@ -6,6 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Response
 
 from crosslogic.api.auth import OperatorTenancy, OwnHome
+from crosslogic.api.limit_models import limits_given, limits_or_none
 from crosslogic.api.models import (
     CreatedKeyView,
     KeyChange,
@@ -18,8 +19,6 @@ from crosslogic.api.models import (
     RotatedKeyView,
     Word,
     in_utc,
-    limits_given,
-    limits_or_none,
     page_of,
 )
 from crosslogic.kernel.ids import KeyId, OrgId, UserId

@@ -5,10 +5,12 @@ from datetime import UTC, datetime
 from typing import Annotated, Generic, Literal, TypeVar
 
 from fastapi import Query
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from crosslogic.limits.model import NO_LIMITS, Limits
-from crosslogic.tenancy.model import UNSCOPED, ApiKey, Environment, Org, Role, Scoping, Status
+from crosslogic.api.limit_models import LimitsBody, ViewedLimits
+from crosslogic.cache.model import NO_CHOICE, CacheChoice, Use
+from crosslogic.kernel.errors import InvalidRequest
+from crosslogic.tenancy.model import UNSCOPED, ApiKey, AtCap, Environment, Org, Role, Scoping, Status
 
 # No control characters: PostgreSQL stores no NUL, and lists go to terminals.
 Word = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
@@ -44,52 +46,45 @@ def page_of(views: list[T], ids: Sequence[object], limit: int) -> "Page[T]":
     return Page(data=views, next_cursor=str(ids[-1]) if len(ids) == limit else None)
 
 
-def _whole(value: object) -> object:
-    if isinstance(value, bool):  # pydantic would take true for 1
-        raise ValueError("a ceiling is a whole number")
-    return value
+def after_instant(cursor: str | None) -> tuple[datetime, str] | None:
+    """Of rows that are in order of an instant, then of an id: where the page before ended. Raises InvalidRequest."""
+    if cursor is None:
+        return None
+    at, found, row_id = cursor.partition("|")
+    try:
+        instant = datetime.fromisoformat(at)
+    except ValueError:
+        raise InvalidRequest("this cursor is of no page", param="cursor") from None
+    if not found or instant.tzinfo is None:
+        raise InvalidRequest("this cursor is of no page", param="cursor")
+    return instant, row_id
 
 
-Ceiling = Annotated[int | None, BeforeValidator(_whole)]
+class CacheBody(Body):
+    """A choice on the response cache; null or left out is inherited, from the org, then from the configuration.
 
-
-class LimitsBody(Body):
-    """Ceilings; null or left out is none of its own, 0 lets nothing through.
-
-    Where limits are changed, all are replaced together.
+    Where it is changed, all is replaced together.
     """
 
-    requests_per_second: Ceiling = None
-    requests_per_minute: Ceiling = None
-    requests_per_day: Ceiling = None
-    tokens_per_second: Ceiling = None
-    tokens_per_minute: Ceiling = None
-    tokens_per_hour: Ceiling = None
-    tokens_per_day: Ceiling = None
-    concurrency: Ceiling = None
-    burst_share: float = Field(default=1.0, description="how much of a period's limit may be spent at once")
+    use: Use | None = Field(default=None, description="`off`, `opt_in` (requests ask with x-cache) or `on`")
+    sampled: bool | None = Field(default=None, description="also answers at any temperature; else deterministic ones")
+    ttl_s: float | None = Field(default=None, description="how long answers are kept, 1 s to 30 days")
 
-    def value(self) -> Limits:
-        return Limits(**self.model_dump())
+    def value(self) -> CacheChoice:
+        return CacheChoice(self.use, self.sampled, self.ttl_s)
 
 
-class LimitsView(View):
-    requests_per_second: int | None
-    requests_per_minute: int | None
-    requests_per_day: int | None
-    tokens_per_second: int | None
-    tokens_per_minute: int | None
-    tokens_per_hour: int | None
-    tokens_per_day: int | None
-    concurrency: int | None
-    burst_share: float
+class CacheView(View):
+    use: Use | None
+    sampled: bool | None
+    ttl_s: float | None
 
 
-def limits_or_none(body: LimitsBody | None) -> Limits:
-    return NO_LIMITS if body is None else body.value()
+def cache_or_none(body: CacheBody | None) -> CacheChoice:
+    return NO_CHOICE if body is None else body.value()
 
 
-def limits_given(body: LimitsBody | None) -> Limits | None:
+def cache_given(body: CacheBody | None) -> CacheChoice | None:
     return None if body is None else body.value()
 
 
@@ -102,6 +97,9 @@ class OrgCreate(Body):
     key_limits: LimitsBody | None = Field(default=None, description="of each key that sets none of its own")
     region_preferences: list[Word] = Field(default=[], description="best first")
     billing_enabled: bool = True
+    at_cap: AtCap = Field(default=AtCap.REJECT, description="when a month's spending cap is met: reject or suspend")
+    data_residency: bool = Field(default=False, description="true: served in its region, or not at all")
+    cache: CacheBody | None = Field(default=None, description="of each environment that chooses nothing")
 
 
 class OrgChange(Body):
@@ -115,6 +113,9 @@ class OrgChange(Body):
     key_limits: LimitsBody | None = None
     region_preferences: list[Word] | None = None
     billing_enabled: bool | None = None
+    at_cap: AtCap | None = None
+    data_residency: bool | None = None
+    cache: CacheBody | None = None
 
 
 class OwnOrgChange(Body):
@@ -123,6 +124,8 @@ class OwnOrgChange(Body):
     env_limits: LimitsBody | None = None
     key_limits: LimitsBody | None = None
     region_preferences: list[Word] | None = None
+    data_residency: bool | None = None
+    cache: CacheBody | None = None
 
 
 class OrgView(View):
@@ -130,12 +133,15 @@ class OrgView(View):
     name: str
     status: Status
     billing_plan: str
-    limits: LimitsView
+    limits: ViewedLimits
     allowed_models: tuple[str, ...]
-    env_limits: LimitsView
-    key_limits: LimitsView
+    env_limits: ViewedLimits
+    key_limits: ViewedLimits
     region_preferences: tuple[str, ...]
     billing_enabled: bool
+    at_cap: AtCap
+    data_residency: bool
+    cache: CacheView
     created_at: datetime
 
     @classmethod
@@ -146,9 +152,12 @@ class OrgView(View):
 class EnvironmentCreate(Body):
     name: Word
     region: Word | None = None
+    data_residency: bool = Field(default=False, description="true: served in its region, or not at all")
     limits: LimitsBody | None = None
     allowed_models: list[Word] = Field(default=[], description="empty: all that the org may use")
     key_limits: LimitsBody | None = Field(default=None, description="of each key that sets none of its own")
+    at_cap: AtCap = Field(default=AtCap.REJECT, description="when a month's spending cap is met: reject or suspend")
+    cache: CacheBody | None = None
 
 
 class EnvironmentChange(Body):
@@ -158,7 +167,10 @@ class EnvironmentChange(Body):
     limits: LimitsBody | None = None
     allowed_models: list[Word] | None = None
     key_limits: LimitsBody | None = None
-    region: Word | None = None
+    region: Word | None = Field(default=None, description="null, when it is sent, takes the region away")
+    data_residency: bool | None = None
+    at_cap: AtCap | None = None
+    cache: CacheBody | None = None
 
 
 class EnvironmentView(View):
@@ -167,9 +179,12 @@ class EnvironmentView(View):
     name: str
     status: Status
     region: str | None
-    limits: LimitsView
+    data_residency: bool
+    limits: ViewedLimits
     allowed_models: tuple[str, ...]
-    key_limits: LimitsView
+    key_limits: ViewedLimits
+    at_cap: AtCap
+    cache: CacheView
     created_at: datetime
 
     @classmethod
@@ -237,7 +252,7 @@ class KeyView(View):
     role: Role
     status: Status
     region: str | None
-    limits: LimitsView
+    limits: ViewedLimits
     created_by: str | None
     created_at: datetime
     expires_at: datetime | None

@@ -6,14 +6,17 @@ asks for as a key can be written here and never read. Who may call is decided wh
 """
 
 import re
+from collections.abc import Callable
 from datetime import datetime
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Depends, Query, Response
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
+from crosslogic.api.models import Word
+from crosslogic.fleet.heartbeats import Heartbeats
 from crosslogic.fleet.lifecycle import HEARTBEAT_INTERVAL_S, Heartbeat
-from crosslogic.fleet.model import BackendKind, Node, NodeLoad, NodeStatus
+from crosslogic.fleet.model import BackendKind, Node, NodeLoad, NodeStatus, Symptom, Verdict
 from crosslogic.fleet.registry import MAX_PAGE, Registration, Registry
 from crosslogic.fleet.sql import NodeFilter
 from crosslogic.kernel.ids import NodeId, OrgId
@@ -82,6 +85,7 @@ class RegisterBody(_NodeBody):
     tailnet_ip: Name | None = None
     org_id: Name | None = None
     api_key: SecretStr | None = None
+    deployment_id: Name | None = None
 
     def registration(self) -> Registration:
         return Registration(
@@ -102,6 +106,7 @@ class RegisterBody(_NodeBody):
             tailnet_ip=self.tailnet_ip,
             org_id=None if self.org_id is None else OrgId(self.org_id),
             api_key=None if self.api_key is None else self.api_key.get_secret_value(),
+            deployment_id=self.deployment_id,
         )
 
 
@@ -144,6 +149,15 @@ class LoadView(BaseModel):
     tokens_per_second: float | None
 
 
+class HealthView(BaseModel):
+    """What the node is judged to be, and why."""
+
+    verdict: Verdict
+    symptom: Symptom | None
+    detail: str
+    ejected: bool = Field(description="Gets no new requests as long as another node can take them.")
+
+
 class NodeView(BaseModel):
     """A node as operators see it. Its own key is not among the fields."""
 
@@ -163,10 +177,13 @@ class NodeView(BaseModel):
     spot_price_usd_per_hour: float | None
     tailnet_ip: str | None
     org_id: str | None
+    deployment_id: str | None
     health_score: float
+    health: HealthView
     static: bool
     load: LoadView
     last_heartbeat_at: datetime | None
+    draining_since: datetime | None
     created_at: datetime
 
 
@@ -192,39 +209,53 @@ def view(node: Node) -> NodeView:
             "node_id": node.id,
             "model_list": list(node.models),
             "throughput_tokens_per_sec": node.throughput_tokens_per_s,
+            "health_score": node.health_score * node.health.weight,
+            "health": HealthView(**{name: getattr(node.health, name) for name in HealthView.model_fields}),
             "load": LoadView(**load),
         }
     )
 
 
-def nodes_router(registry: Registry) -> APIRouter:
-    """The routes over one registry. Errors leave as the product's own; `api/errors.py` gives them a status."""
+def nodes_router(
+    registry_of: Callable[..., Any],
+    as_caller: Callable[..., Any] | None = None,
+    heartbeats_of: Callable[..., Any] | None = None,
+) -> APIRouter:
+    """The routes over a registry. Errors leave as the product's own; `api/errors.py` gives them a status.
+
+    All three are dependencies: `registry_of` gives the registry, `as_caller` the same with the caller's actions written
+    down, `heartbeats_of` what writes the heartbeats of many nodes together.
+    """
     router = APIRouter(prefix="/admin/nodes", tags=["nodes"])
+    Reading = Annotated[Registry, Depends(registry_of)]  # noqa: N806 - types
+    Acting = Annotated[Registry, Depends(as_caller or registry_of)]  # noqa: N806
+    Beating = Annotated[Heartbeats | Registry, Depends(heartbeats_of or registry_of)]  # noqa: N806
 
     @router.post("/register", summary="Register a node, or say again that it is there")
-    async def register(body: RegisterBody) -> NodeView:
-        return view(await registry.register(body.registration()))
+    async def register(body: RegisterBody, acting: Acting) -> NodeView:
+        return view(await acting.register(body.registration()))
 
     @router.post("/{node_id}/heartbeat", summary="Say that a node lives and how busy it is")
-    async def heartbeat(node_id: str, body: HeartbeatBody | None = None) -> HeartbeatAnswer:
-        node = await registry.heartbeat(NodeId(node_id), (body or HeartbeatBody()).heartbeat())
+    async def heartbeat(node_id: str, beats: Beating, body: HeartbeatBody | None = None) -> HeartbeatAnswer:
+        node = await beats.heartbeat(NodeId(node_id), (body or HeartbeatBody()).heartbeat())
         return HeartbeatAnswer(node_id=node.id, status=node.status)
 
     @router.post("/{node_id}/drain", summary="Give a node nothing new; what runs is finished")
-    async def drain(node_id: str) -> NodeView:
-        return view(await registry.drain(NodeId(node_id)))
+    async def drain(node_id: str, acting: Acting) -> NodeView:
+        return view(await acting.drain(NodeId(node_id)))
 
     @router.delete("/{node_id}", status_code=204, summary="Remove a node", response_class=Response)
-    async def deregister(node_id: str) -> None:
-        await registry.deregister(NodeId(node_id))
+    async def deregister(node_id: str, acting: Acting) -> None:
+        await acting.deregister(NodeId(node_id))
 
     @router.get("", summary="List nodes")
     async def nodes(
+        registry: Reading,
         status: NodeStatus | None = None,
-        region: str | None = None,
-        model: str | None = None,
-        org_id: str | None = None,
-        cursor: str | None = None,
+        region: Word | None = None,
+        model: Word | None = None,
+        org_id: Word | None = None,
+        cursor: Word | None = None,
         limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 100,
     ) -> NodePage:
         wanted = NodeFilter(status=status, region=region, model=model, org_id=None if org_id is None else OrgId(org_id))
@@ -232,7 +263,7 @@ def nodes_router(registry: Registry) -> APIRouter:
         return NodePage(data=[view(node) for node in found], next_cursor=found[-1].id if len(found) == limit else None)
 
     @router.get("/{node_id}", summary="One node")
-    async def node(node_id: str) -> NodeView:
+    async def node(node_id: str, registry: Reading) -> NodeView:
         return view(await registry.node(NodeId(node_id)))
 
     return router

@@ -6,7 +6,7 @@ from crosslogic.api.account_models import CreatedOperatorView, OperatorChange, O
 from crosslogic.api.auth import OperatorTenancy
 from crosslogic.api.models import Limit, Page, Word, page_of
 from crosslogic.kernel.ids import OperatorId
-from crosslogic.tenancy.model import Status
+from crosslogic.tenancy.model import Role, Status
 
 router = APIRouter(prefix="/admin/operators", tags=["operators"])
 
@@ -19,9 +19,17 @@ async def create_operator(body: OperatorCreate, tenancy: OperatorTenancy) -> Cre
 
 @router.get("")
 async def list_operators(
-    tenancy: OperatorTenancy, status: Status | None = None, cursor: Word | None = None, limit: Limit = 100
+    tenancy: OperatorTenancy,
+    prefix: Word | None = None,
+    role: Role | None = None,
+    status: Status | None = None,
+    cursor: Word | None = None,
+    limit: Limit = 100,
 ) -> Page[OperatorView]:
-    found = await tenancy.operators.operators(status=status, after=cursor, limit=limit)
+    """`prefix` is the beginning of the name."""
+    found = await tenancy.operators.operators(
+        name_prefix=prefix or "", role=role, status=status, after=cursor, limit=limit
+    )
     return page_of([OperatorView.of(operator) for operator in found], [operator.id for operator in found], limit)
 
 

@@ -3,6 +3,8 @@
 from fastapi import APIRouter
 
 from crosslogic.api.auth import OperatorTenancy, OwnHome
+from crosslogic.api.licences import GROWS
+from crosslogic.api.limit_models import limits_given, limits_or_none
 from crosslogic.api.models import (
     Limit,
     OrgChange,
@@ -11,8 +13,8 @@ from crosslogic.api.models import (
     OwnOrgChange,
     Page,
     Word,
-    limits_given,
-    limits_or_none,
+    cache_given,
+    cache_or_none,
     page_of,
 )
 from crosslogic.tenancy.model import Status
@@ -21,7 +23,7 @@ router = APIRouter(prefix="/admin/orgs", tags=["orgs"])
 own_router = APIRouter(prefix="/api/v1/org", tags=["org"])
 
 
-@router.post("", status_code=201)
+@router.post("", status_code=201, dependencies=[GROWS])
 async def create_org(body: OrgCreate, tenancy: OperatorTenancy) -> OrgView:
     org = await tenancy.create_org(
         body.name,
@@ -31,7 +33,10 @@ async def create_org(body: OrgCreate, tenancy: OperatorTenancy) -> OrgView:
         env_limits=limits_or_none(body.env_limits),
         key_limits=limits_or_none(body.key_limits),
         region_preferences=body.region_preferences,
+        data_residency=body.data_residency,
         billing_enabled=body.billing_enabled,
+        cache=cache_or_none(body.cache),
+        at_cap=body.at_cap,
     )
     return OrgView.of(org)
 
@@ -68,7 +73,10 @@ async def change_org(org: Word, body: OrgChange, tenancy: OperatorTenancy) -> Or
         env_limits=limits_given(body.env_limits),
         key_limits=limits_given(body.key_limits),
         region_preferences=body.region_preferences,
+        data_residency=body.data_residency,
         billing_enabled=body.billing_enabled,
+        cache=cache_given(body.cache),
+        at_cap=body.at_cap,
     )
     return OrgView.of(changed)
 
@@ -80,11 +88,13 @@ async def get_own_org(home: OwnHome) -> OrgView:
 
 @own_router.patch("")
 async def change_own_org(body: OwnOrgChange, home: OwnHome) -> OrgView:
-    """Regions, and ceilings of environments and keys; status, plan, models and ceilings of the org are not its own."""
+    """Regions, cache, and ceilings of environments and keys; not status, plan, models and the org's own ceilings."""
     changed = await home.tenancy.change_org(
         home.org.id,
         env_limits=limits_given(body.env_limits),
         key_limits=limits_given(body.key_limits),
         region_preferences=body.region_preferences,
+        data_residency=body.data_residency,
+        cache=cache_given(body.cache),
     )
     return OrgView.of(changed)

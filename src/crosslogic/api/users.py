@@ -4,7 +4,8 @@ from fastapi import APIRouter
 
 from crosslogic.api.account_models import UserChange, UserCreate, UserView
 from crosslogic.api.auth import OperatorTenancy, OwnHome
-from crosslogic.api.models import Limit, Page, Word, limits_given, limits_or_none, page_of
+from crosslogic.api.limit_models import limits_given, limits_or_none
+from crosslogic.api.models import Limit, Page, Word, page_of
 from crosslogic.kernel.ids import OrgId
 from crosslogic.tenancy.accounts import UserService
 from crosslogic.tenancy.model import Role, Status

@@ -1,14 +1,16 @@
 """From a request to the digest that its answer is kept under. Pure.
 
-Two requests have one digest exactly when they are of one org, endpoint, model and form, and their bodies are the
-same JSON value apart from `IGNORED`: order of members, white space and escapes do not count, everything else does
-(also 0 against 0.0, and null against absence: a difference that means nothing costs a miss, never a wrong answer).
+Two requests have one digest exactly when they are of one org, environment, endpoint, model and form, and their
+bodies are the same JSON value apart from `IGNORED`: order of members, white space and escapes do not count,
+everything else does (also 0 against 0.0, and null against absence: a difference that means nothing costs a miss,
+never a wrong answer).
 
 Cost for a body of 4 KB: see `bench/micro/cache.py`. JSON and not MessagePack is hashed, because integers may be of
 any size in JSON.
 """
 
 import hashlib
+import re
 from typing import Any
 
 import msgspec
@@ -38,6 +40,8 @@ IGNORED = frozenset(
     )
 )
 
+_SHOWN = re.compile(r"[0-9a-f]{64}", re.ASCII)  # `bytes.fromhex` alone would take white space and capitals too
+
 _decoder = msgspec.json.Decoder(dict[str, Any])
 _canonical = msgspec.json.Encoder(order="deterministic").encode
 _frame = msgspec.json.Encoder().encode
@@ -58,17 +62,14 @@ def meaning_of(fields: Fields) -> bytes:
 
 def cache_key(question: Question, fields: Fields, meaning: bytes) -> CacheKey:
     """The key of a request whose body has these fields, and so this meaning."""
-    head = (question.org_id, question.endpoint, question.model, question.form, _stream_options(question.form, fields))
+    options = _stream_options(question.form, fields)
+    head = (question.org_id, question.env_id, question.endpoint, question.model, question.form, options)
     return CacheKey(question.org_id, _digest(head, meaning))
 
 
 def key_named(org_id: OrgId, shown: str) -> CacheKey | None:
     """The key that one of this org was shown as (`x-cache-key`); None for what is no such name."""
-    try:
-        digest = bytes.fromhex(shown)
-    except ValueError:
-        return None
-    return CacheKey(org_id, digest) if len(digest) == hashlib.sha256().digest_size else None
+    return CacheKey(org_id, bytes.fromhex(shown)) if _SHOWN.fullmatch(shown) else None
 
 
 def fingerprint(question: Question) -> bytes:

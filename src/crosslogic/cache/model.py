@@ -8,7 +8,7 @@ from enum import StrEnum
 
 import msgspec
 
-from crosslogic.kernel.ids import OrgId, RequestId
+from crosslogic.kernel.ids import EnvId, OrgId, RequestId
 
 ENTRY_OVERHEAD_BYTES = 512  # what the bookkeeping of one kept answer costs beside its bytes
 
@@ -51,6 +51,8 @@ class Recording(msgspec.Struct, frozen=True, array_like=True):
     pieces: tuple[bytes, ...]
     tokens: Tokens
     finish_reason: str | None = None
+    env_id: EnvId = EnvId("")
+    endpoint: str = ""
 
     @property
     def size_bytes(self) -> int:
@@ -70,6 +72,46 @@ class CacheKey(msgspec.Struct, frozen=True):
         return self.digest.hex()
 
 
+class Selection(msgspec.Struct, frozen=True):
+    """Some of an org's answers; None is any."""
+
+    env_id: EnvId | None = None
+    model: str | None = None
+
+    def includes(self, env_id: str, model: str) -> bool:
+        return self.env_id in (None, env_id) and self.model in (None, model)
+
+
+EVERYTHING = Selection()
+
+
+def selections_of(env_id: EnvId, model: str) -> tuple[Selection, ...]:
+    """All that an answer of this environment and model is in: clearing any of them takes the answer."""
+    return EVERYTHING, Selection(env_id), Selection(None, model), Selection(env_id, model)
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """A kept answer as it is listed: all about it, nothing of what it says."""
+
+    key: CacheKey
+    request_id: RequestId
+    env_id: EnvId
+    endpoint: str
+    model: str
+    streamed: bool
+    size_bytes: int  # that it takes where it is kept
+    hit_count: int
+    cached_at_s: float  # seconds since 1970
+    ttl_s: float  # left
+
+
+class EntryPage(msgspec.Struct, frozen=True):
+    """Some entries in order of their end. A page may be short although more follow: None says that nothing does."""
+
+    entries: tuple[Entry, ...]
+    next_cursor: str | None = None
+
+
 class CachedAnswer(msgspec.Struct, frozen=True):
     """A hit (`CachedResponse` of the interface document)."""
 
@@ -78,20 +120,42 @@ class CachedAnswer(msgspec.Struct, frozen=True):
     hit_count: int  # this hit included
 
 
-class Mode(StrEnum):
-    """Which requests may be answered from the cache at all."""
+class Use(StrEnum):
+    """When the cache is used at all."""
 
-    NEVER = "never"
-    DETERMINISTIC = "deterministic"  # those that an engine would answer alike again
-    ALWAYS = "always"  # sampled ones too: every repeat gets the first answer
+    OFF = "off"
+    OPT_IN = "opt_in"  # for requests that ask for it by `x-cache`
+    ON = "on"  # for all, but those whose `x-cache` declines
 
 
 class CachePolicy(msgspec.Struct, frozen=True):
-    """What an environment wants. The default caches nothing until a request asks for it."""
+    """What holds for an environment. The default caches nothing until a request asks for it."""
 
-    mode: Mode = Mode.DETERMINISTIC
-    unasked: bool = False  # also requests without an `x-cache` header
+    use: Use = Use.OPT_IN
+    sampled: bool = False  # also answers that an engine would not give alike again: every repeat gets the first one
     ttl_s: float = 3600.0
+
+
+NO_CACHE = CachePolicy(Use.OFF)
+
+
+class CacheChoice(msgspec.Struct, frozen=True):
+    """What an environment or org says for itself; None is inherited, from the org and then from the configuration."""
+
+    use: Use | None = None
+    sampled: bool | None = None
+    ttl_s: float | None = None
+
+
+NO_CHOICE = CacheChoice()
+
+
+def in_force(configured: CachePolicy, *choices: CacheChoice) -> CachePolicy:
+    """The policy that the choices, nearest first, come to."""
+    said: dict[str, object] = {}
+    for choice in reversed(choices):
+        said |= {name: value for name, value in msgspec.structs.asdict(choice).items() if value is not None}
+    return msgspec.structs.replace(configured, **said) if said else configured
 
 
 class Question(msgspec.Struct, frozen=True):
@@ -104,3 +168,4 @@ class Question(msgspec.Struct, frozen=True):
     generates: bool  # False for embeddings, rerank and score: only the prompt is read
     form: Form
     body: bytes  # as the caller sent it
+    env_id: EnvId

@@ -10,7 +10,7 @@ The request header `x-cache` opts in or out, within what the environment allows:
 from enum import Enum, auto
 
 from crosslogic.cache.key import Fields
-from crosslogic.cache.model import CachePolicy, Mode
+from crosslogic.cache.model import CachePolicy, Use
 
 _STATEFUL = ("background", "conversation", "previous_response_id", "store")
 _CLIENT_TOOLS = (None, "function", "custom")  # run by the caller; others run on the server and may act on the world
@@ -30,23 +30,23 @@ _BY_WORD = {b"use": Wish.USE, b"refresh": Wish.REFRESH}
 
 def wish(policy: CachePolicy, header: bytes | None) -> Wish:
     """What the caller's header and the environment's policy come to."""
-    if policy.mode is Mode.NEVER:
+    if policy.use is Use.OFF:
         return Wish.BYPASS
     if header is None:
-        return Wish.USE if policy.unasked else Wish.BYPASS
+        return Wish.USE if policy.use is Use.ON else Wish.BYPASS
     return _BY_WORD.get(header.strip().lower(), Wish.BYPASS)
 
 
-def is_cacheable(fields: Fields, meaning: bytes, *, generates: bool, mode: Mode) -> bool:
+def is_cacheable(fields: Fields, meaning: bytes, *, generates: bool, sampled: bool) -> bool:
     """Whether an answer to this request may be given to another one that asks the same.
 
-    `DETERMINISTIC` takes what only reads its prompt (embeddings, rerank, score), and of what generates one choice at
-    temperature 0 or with a seed; what lies behind an address may change, so media must be inline. No mode takes what
-    has effects beyond its answer. `meaning` is the canonical JSON of the fields.
+    Unless `sampled` answers count too, it is what only reads its prompt (embeddings, rerank, score), and of what
+    generates one choice at temperature 0 or with a seed; what lies behind an address may change, so media must be
+    inline. What has effects beyond its answer is never cached. `meaning` is the canonical JSON of the fields.
     """
-    if mode is Mode.NEVER or has_side_effects(fields):
+    if has_side_effects(fields):
         return False
-    if mode is Mode.ALWAYS:
+    if sampled:
         return True
     if generates and not (_one_choice(fields) and _repeats_itself(fields)):
         return False

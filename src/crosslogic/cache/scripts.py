@@ -77,12 +77,15 @@ class Scripts:
 
         self._connection.call(first, "EVALSHA", self._sha, len(keys), *keys, *arguments)
 
-    def tell(self, keys: Sequence[str], *arguments: Argument) -> None:
-        """Run the script and do not care for its answer."""
+    def tell(self, keys: Sequence[str], *arguments: Argument, done: Done | None = None) -> None:
+        """Run the script and do not wait for its answer; `done` gets it if there is one."""
         if self.away:
             self.unanswered += 1
-        else:
-            self.call(self._count, keys, *arguments)
+            return
 
-    def _count(self, reply: Reply) -> None:
-        self.unanswered += isinstance(reply, Exception)
+        def answered(reply: Reply) -> None:
+            self.unanswered += isinstance(reply, Exception)
+            if done is not None:
+                done(reply)
+
+        self.call(answered, keys, *arguments)

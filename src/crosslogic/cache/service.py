@@ -22,8 +22,9 @@ from crosslogic.cache.idempotency.service import Claim, Idempotency, Problem
 from crosslogic.cache.idempotency.slot import Replay
 from crosslogic.cache.key import cache_key, fingerprint, meaning_of, read_fields, slot_digest
 from crosslogic.cache.model import CacheKey, CachePolicy, Question, Recording
+from crosslogic.cache.null import Uncounted
 from crosslogic.cache.policy import Wish
-from crosslogic.cache.ports import ResponseCache
+from crosslogic.cache.ports import CacheObserver, ResponseCache
 from crosslogic.cache.tap import Answered, Tap
 from crosslogic.kernel.clock import Clock
 
@@ -59,29 +60,36 @@ class Answers:
         self,
         cache: ResponseCache,
         idempotency: Idempotency | None,
-        policy_of: Callable[[str], CachePolicy],
         clock: Clock,
         *,
         most_answer_bytes: int = 4 * 1024 * 1024,
+        observer: CacheObserver | None = None,
     ) -> None:
-        """`policy_of` tells the policy of an environment by its id; without `idempotency` the header is ignored."""
-        self._cache = cache
+        """Without `idempotency` its header is ignored."""
+        self.cache = cache
         self._idempotency = idempotency
-        self._policy_of = policy_of
         self._now = clock.now
         self._most_answer_bytes = most_answer_bytes
+        self._observer = observer or Uncounted()
 
     def plan(
-        self, question: Callable[[], Question], env_id: str, x_cache: bytes | None, idempotency_key: bytes | None
+        self,
+        question: Callable[[], Question],
+        policy: CachePolicy,
+        x_cache: bytes | None,
+        idempotency_key: bytes | None,
     ) -> Plan | Problem | None:
-        """What to do for a request with these headers; `question` is asked only when there is something to do."""
-        policy = self._policy_of(env_id)
+        """What to do for a request with these headers in an environment of this policy.
+
+        `question` is asked only when there is something to do.
+        """
         wish = policies.wish(policy, x_cache)
         if self._idempotency is None:
             idempotency_key = None
         if wish is Wish.BYPASS and x_cache is None and idempotency_key is None:
             return None
         if idempotency_key is not None and not _is_valid(idempotency_key):
+            self._observer.key_used(Problem.INVALID)
             return Problem.INVALID
         asked = question()
         plan = Plan(asked, Tap(self._most_answer_bytes), policy, wish)
@@ -92,6 +100,7 @@ class Answers:
             plan.headers = b"x-cache: %b\r\nx-cache-key: %b\r\n" % (word, plan.key.shown.encode())
         elif x_cache is not None:
             plan.headers = _BYPASS_LINE
+            self._observer.cache_asked(asked.model, "bypass")
         if idempotency_key is not None:
             plan.slot = SlotKey(asked.org_id, slot_digest(asked, idempotency_key))
         return plan
@@ -108,13 +117,17 @@ class Answers:
                 line = b"idempotent-replayed: true\r\nx-original-request-id: %b\r\n"
                 return Found(taken.recording, line % taken.recording.request_id.encode(), True)
             plan.claim = taken
-        if plan.key is None or plan.wish is not Wish.USE:
+        if plan.key is None:
+            return None
+        if plan.wish is not Wish.USE:
+            self._observer.cache_asked(plan.question.model, "refresh")
             return None
         try:
-            hit = await self._cache.get(plan.key)
+            hit = await self.cache.get(plan.key)
         except asyncio.CancelledError:
             self.drop(plan)
             raise
+        self._observer.cache_asked(plan.question.model, "miss" if hit is None else "hit")
         if hit is None:
             return None
         age_s = max(0, int(self._now().timestamp() - hit.cached_at_s))
@@ -126,7 +139,7 @@ class Answers:
         """Keep a completed answer. To be awaited before the caller is shown the end, as its usage record is."""
         recording = plan.tap.record(plan.question, answered)
         if plan.key is not None and recording is not None and answered.fits(plan.question):
-            self._cache.set(plan.key, recording, plan.policy.ttl_s)
+            self.cache.set(plan.key, recording, plan.policy.ttl_s)
         await self._finish(plan, recording)
 
     def drop(self, plan: Plan) -> None:
@@ -139,7 +152,7 @@ class Answers:
         """Finish what is under way, and give up what is held."""
         if self._idempotency is not None:
             await self._idempotency.close()
-        await self._cache.close()
+        await self.cache.close()
 
     async def _finish(self, plan: Plan, recording: Recording | None) -> None:
         if plan.claim is not None and self._idempotency is not None:
@@ -152,7 +165,7 @@ def _key(question: Question, policy: CachePolicy) -> CacheKey | None:
     if fields is None:
         return None
     meaning = meaning_of(fields)
-    if not policies.is_cacheable(fields, meaning, generates=question.generates, mode=policy.mode):
+    if not policies.is_cacheable(fields, meaning, generates=question.generates, sampled=policy.sampled):
         return None
     return cache_key(question, fields, meaning)
 

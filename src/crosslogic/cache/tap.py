@@ -70,4 +70,6 @@ class Tap:
             tuple(self._pieces),
             answered.tokens,
             answered.finish_reason,
+            question.env_id,
+            question.endpoint,
         )

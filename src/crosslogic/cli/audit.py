@@ -1,12 +1,13 @@
 """`crosslogic audit`: who did what, and whether the log of it is as it was written."""
 
 import json
+from datetime import datetime
 from itertools import islice
 from typing import Annotated
 
 import typer
 
-from crosslogic.cli.client import DATA_DIR, AdminKeyOption, DataDirOption, UrlOption, management
+from crosslogic.cli.client import Management, with_management
 from crosslogic.cli.flags import JsonOption
 from crosslogic.cli.output import print_json, print_table
 from crosslogic.kernel.errors import CrossLogicError
@@ -15,21 +16,22 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, help="Read and ver
 
 
 @app.command("list")
+@with_management
 def list_entries(
+    api: Management,
     org: Annotated[str | None, typer.Option(help="Only of this organisation.")] = None,
     actor: Annotated[str | None, typer.Option(help="Only by this operator, key or user, by id.")] = None,
     action: Annotated[str | None, typer.Option(help="Such as key.revoke, or key for all about keys.")] = None,
     entity: Annotated[str | None, typer.Option(help="Only about this, by id.")] = None,
+    start: Annotated[datetime | None, typer.Option("--from", help="First instant that counts, UTC.")] = None,
+    end: Annotated[datetime | None, typer.Option("--to", help="First instant that counts no more, UTC.")] = None,
     most: Annotated[int, typer.Option("--limit", min=1, help="How many, the newest first.")] = 100,
     as_json: JsonOption = False,
-    url: UrlOption = None,
-    admin_key: AdminKeyOption = None,
-    data_dir: DataDirOption = DATA_DIR,
 ) -> None:
     """List what was done, newest first."""
-    with management(url, admin_key, data_dir) as api:
-        found = api.rows("/admin/audit", org=org, actor=actor, action=action, entity=entity)
-        rows = list(islice(found, most))
+    times = {"from": start and start.isoformat(), "to": end and end.isoformat()}
+    found = api.rows("/admin/audit", org=org, actor=actor, action=action, entity=entity, **times)
+    rows = list(islice(found, most))
     if as_json:
         print_json(rows)
         return
@@ -52,19 +54,17 @@ def list_entries(
 
 
 @app.command()
+@with_management
 def verify(
+    api: Management,
     expect: Annotated[
         str | None, typer.Option("--head", help="Hash that an earlier verification printed: it must be in the log.")
     ] = None,
     as_json: JsonOption = False,
-    url: UrlOption = None,
-    admin_key: AdminKeyOption = None,
-    data_dir: DataDirOption = DATA_DIR,
 ) -> None:
     """Follow the chain of hashes through the whole log; exit code 1 when something was changed."""
-    with management(url, admin_key, data_dir) as api:
-        verdict = api.get("/admin/audit/verify")
-        known = expect is None or any(row["hash"] == expect for row in api.rows("/admin/audit"))
+    verdict = api.get("/admin/audit/verify")
+    known = expect is None or any(row["hash"] == expect for row in api.rows("/admin/audit"))
     if as_json:
         print_json({**verdict, "head_found": known} if expect is not None else verdict)
     if not verdict["intact"]:

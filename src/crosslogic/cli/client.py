@@ -3,15 +3,17 @@
 Invariant: the admin key goes into one header and nowhere else; no message repeats it.
 """
 
+import inspect
 import json
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any, Concatenate, ParamSpec
 
 import httpx
-import typer
 
+from crosslogic.cli.flags import DATA_DIR, AdminKeyOption, DataDirOption, UrlOption
 from crosslogic.kernel.errors import (
     ConfigurationError,
     Conflict,
@@ -27,20 +29,8 @@ TIMEOUT_S = 10.0
 CREDENTIALS_FILE = "credentials.json"
 PAGE_ROWS = 500
 
-UrlOption = Annotated[str | None, typer.Option("--url", envvar="CROSSLOGIC_URL", help="Address of the management API.")]
-AdminKeyOption = Annotated[
-    str | None,
-    typer.Option(
-        "--admin-key", envvar="CROSSLOGIC_ADMIN_KEY", show_envvar=True, help="Admin key; better in the environment."
-    ),
-]
-DataDirOption = Annotated[
-    Path,
-    typer.Option(
-        "--data-dir", envvar="CROSSLOGIC_DATA_DIR", help="Of a local `crosslogic up`, to read address and key from."
-    ),
-]
-DATA_DIR = Path(".crosslogic")
+
+Options = ParamSpec("Options")
 
 _OF_STATUS: Mapping[int, type[CrossLogicError]] = {
     400: InvalidRequest,
@@ -78,10 +68,23 @@ class Management:
         """Raises CrossLogicError, as every call does."""
         return self._call("GET", path, query=query)
 
+    def text(self, path: str, **query: Any) -> str:
+        """An answer that is no JSON, such as CSV."""
+        return self.download(path, **query).decode()
+
+    def download(self, path: str, **query: Any) -> bytes:
+        """A file, whatever it is."""
+        return bytes(self._call("GET", path, query=query, as_file=True))
+
     def post(
-        self, path: str, body: Mapping[str, Any] | None = None, *, headers: Mapping[str, str] | None = None
+        self,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        *,
+        headers: Mapping[str, str] | None = None,
+        timeout_s: float = TIMEOUT_S,
     ) -> Any:
-        return self._call("POST", path, body=body or {}, headers=headers)
+        return self._call("POST", path, body=body or {}, headers=headers, timeout_s=timeout_s)
 
     def patch(self, path: str, body: Mapping[str, Any]) -> Any:
         return self._call("PATCH", path, body=body)
@@ -89,8 +92,8 @@ class Management:
     def put(self, path: str, body: Mapping[str, Any]) -> Any:
         return self._call("PUT", path, body=body)
 
-    def delete(self, path: str) -> Any:
-        return self._call("DELETE", path)
+    def delete(self, path: str, **query: Any) -> Any:
+        return self._call("DELETE", path, query=query)
 
     def rows(self, path: str, **query: Any) -> Iterator[dict[str, Any]]:
         """All rows of a list, page by page."""
@@ -110,15 +113,19 @@ class Management:
         query: Mapping[str, Any] | None = None,
         body: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
+        as_file: bool = False,
+        timeout_s: float = TIMEOUT_S,
     ) -> Any:
         params = {name: value for name, value in (query or {}).items() if value is not None}
         try:
-            answer = self._http.request(method, path, params=params, json=body, headers=headers)
+            answer = self._http.request(method, path, params=params, json=body, headers=headers, timeout=timeout_s)
+            if as_file and answer.is_success:
+                return answer.content
             content = answer.json() if answer.content else None
         except (httpx.UnsupportedProtocol, httpx.InvalidURL):
             raise ConfigurationError(f"{self._url!r} is no URL; write --url http://host:port") from None
         except httpx.TimeoutException:
-            raise Unavailable(f"{self._url} did not answer within {TIMEOUT_S:.0f} s") from None
+            raise Unavailable(f"{self._url} did not answer within {timeout_s:.0f} s") from None
         except httpx.HTTPError:
             raise Unavailable(
                 f"nothing answers at {self._url}; start `crosslogic up` or `crosslogic control`, or give another --url"
@@ -147,6 +154,34 @@ def management(url: str | None, admin_key: str | None, data_dir: Path) -> Manage
     if not admin_key:
         raise ConfigurationError("the admin key is missing; set CROSSLOGIC_ADMIN_KEY")
     return Management(url, admin_key)
+
+
+def with_management(command: Callable[Concatenate[Management, Options], None]) -> Callable[..., None]:
+    """A command whose first parameter is the management API: it gets the options that say where that is.
+
+    They stand after its own, and are the same for all commands. It raises what `management` does.
+    """
+
+    @wraps(command)
+    def run(url: str | None, admin_key: str | None, data_dir: Path, *args: Options.args, **own: Options.kwargs) -> None:
+        with management(url, admin_key, data_dir) as api:
+            command(api, *args, **own)
+
+    after_api = list(inspect.signature(command).parameters.values())[1:]
+    # typer reads the options of a command from its signature
+    run.__signature__ = inspect.Signature([*after_api, *_WHERE])  # type: ignore[attr-defined]
+    return run
+
+
+def _option(name: str, kind: Any, default: object) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=default, annotation=kind)
+
+
+_WHERE = (
+    _option("url", UrlOption, None),
+    _option("admin_key", AdminKeyOption, None),
+    _option("data_dir", DataDirOption, DATA_DIR),
+)
 
 
 def read_credentials(data_dir: Path) -> dict[str, str]:

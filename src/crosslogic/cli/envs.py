@@ -4,15 +4,24 @@ from typing import Annotated
 
 import typer
 
-from crosslogic.cli.client import DATA_DIR, AdminKeyOption, DataDirOption, UrlOption, management
+from crosslogic.cli.client import Management, with_management
 from crosslogic.cli.flags import (
+    AtCapOption,
+    CacheOption,
+    CacheSampledOption,
+    CacheTtlOption,
     ConcurrencyOption,
     JsonOption,
+    KeyLimitOption,
+    LimitOption,
     OrgOption,
     RequestsOption,
+    ResidencyOption,
     TokensOption,
+    cache_of,
     given,
     limits_of,
+    named_limits,
 )
 from crosslogic.cli.output import limits_text, print_json, print_table
 
@@ -24,40 +33,53 @@ ModelOption = Annotated[list[str] | None, typer.Option(help="Allow only this mod
 
 
 @app.command()
+@with_management
 def create(
+    api: Management,
     name: Annotated[str, typer.Argument(help="Name, unique in the organisation.")],
     org: OrgOption = "default",
     region: RegionOption = None,
+    residency: ResidencyOption = None,
     model: ModelOption = None,
     requests_per_minute: RequestsOption = None,
     tokens_per_minute: TokensOption = None,
     concurrency: ConcurrencyOption = None,
+    limit: LimitOption = None,
+    key_limit: KeyLimitOption = None,
+    at_cap: AtCapOption = None,
+    cache: CacheOption = None,
+    cache_ttl: CacheTtlOption = None,
+    cache_sampled: CacheSampledOption = None,
     as_json: JsonOption = False,
-    url: UrlOption = None,
-    admin_key: AdminKeyOption = None,
-    data_dir: DataDirOption = DATA_DIR,
 ) -> None:
     """Create an environment."""
-    limits = limits_of(requests_per_minute, tokens_per_minute, concurrency)
-    body = given(name=name, region=region, allowed_models=model, limits=limits)
-    with management(url, admin_key, data_dir) as api:
-        row = api.post(f"/admin/orgs/{org}/environments", body)
+    limits = limits_of(requests_per_minute, tokens_per_minute, concurrency, limit)
+    chosen = cache_of(cache, cache_ttl, cache_sampled)
+    body = given(
+        name=name,
+        region=region,
+        data_residency=residency,
+        allowed_models=model,
+        limits=limits,
+        key_limits=named_limits(key_limit, "--key-limit"),
+        at_cap=at_cap,
+        cache=chosen,
+    )
+    row = api.post(f"/admin/orgs/{org}/environments", body)
     print_json(row) if as_json else typer.echo(f"{row['id']}  {name}")
 
 
 @app.command("list")
+@with_management
 def list_environments(
+    api: Management,
     org: OrgOption = "default",
     status: Annotated[str | None, typer.Option(help="active or suspended.")] = None,
     region: Annotated[str | None, typer.Option(help="Only of this region.")] = None,
     as_json: JsonOption = False,
-    url: UrlOption = None,
-    admin_key: AdminKeyOption = None,
-    data_dir: DataDirOption = DATA_DIR,
 ) -> None:
     """List the environments of an organisation."""
-    with management(url, admin_key, data_dir) as api:
-        rows = list(api.rows(f"/admin/orgs/{org}/environments", status=status, region=region))
+    rows = list(api.rows(f"/admin/orgs/{org}/environments", status=status, region=region))
     if as_json:
         print_json(rows)
         return
@@ -79,53 +101,62 @@ def list_environments(
 
 
 @app.command()
+@with_management
 def change(
+    api: Management,
     env: EnvArgument,
     org: OrgOption = "default",
     region: RegionOption = None,
+    residency: ResidencyOption = None,
     model: ModelOption = None,
     requests_per_minute: RequestsOption = None,
     tokens_per_minute: TokensOption = None,
     concurrency: ConcurrencyOption = None,
+    limit: LimitOption = None,
+    key_limit: KeyLimitOption = None,
+    at_cap: AtCapOption = None,
+    cache: CacheOption = None,
+    cache_ttl: CacheTtlOption = None,
+    cache_sampled: CacheSampledOption = None,
     as_json: JsonOption = False,
-    url: UrlOption = None,
-    admin_key: AdminKeyOption = None,
-    data_dir: DataDirOption = DATA_DIR,
 ) -> None:
-    """Change what is given; ceilings are replaced together."""
-    limits = limits_of(requests_per_minute, tokens_per_minute, concurrency)
-    with management(url, admin_key, data_dir) as api:
-        row = api.patch(
-            f"/admin/orgs/{org}/environments/{env}", given(region=region, allowed_models=model, limits=limits)
-        )
+    """Change what is given; ceilings are replaced together, and so is what is chosen of the cache."""
+    limits = limits_of(requests_per_minute, tokens_per_minute, concurrency, limit)
+    chosen = cache_of(cache, cache_ttl, cache_sampled)
+    body = given(
+        region=region,
+        data_residency=residency,
+        allowed_models=model,
+        limits=limits,
+        key_limits=named_limits(key_limit, "--key-limit"),
+        at_cap=at_cap,
+        cache=chosen,
+    )
+    row = api.patch(f"/admin/orgs/{org}/environments/{env}", body)
     print_json(row) if as_json else typer.echo(f"{row['name']} is changed")
 
 
 @app.command()
+@with_management
 def suspend(
+    api: Management,
     env: EnvArgument,
     org: OrgOption = "default",
     as_json: JsonOption = False,
-    url: UrlOption = None,
-    admin_key: AdminKeyOption = None,
-    data_dir: DataDirOption = DATA_DIR,
 ) -> None:
     """Refuse all keys of an environment. Every gateway follows within a second."""
-    with management(url, admin_key, data_dir) as api:
-        row = api.patch(f"/admin/orgs/{org}/environments/{env}", {"status": "suspended"})
+    row = api.patch(f"/admin/orgs/{org}/environments/{env}", {"status": "suspended"})
     print_json(row) if as_json else typer.echo(f"{row['name']} is suspended")
 
 
 @app.command()
+@with_management
 def activate(
+    api: Management,
     env: EnvArgument,
     org: OrgOption = "default",
     as_json: JsonOption = False,
-    url: UrlOption = None,
-    admin_key: AdminKeyOption = None,
-    data_dir: DataDirOption = DATA_DIR,
 ) -> None:
     """Take up a suspended environment again."""
-    with management(url, admin_key, data_dir) as api:
-        row = api.patch(f"/admin/orgs/{org}/environments/{env}", {"status": "active"})
+    row = api.patch(f"/admin/orgs/{org}/environments/{env}", {"status": "active"})
     print_json(row) if as_json else typer.echo(f"{row['name']} is active")

@@ -8,9 +8,11 @@ import typer
 from crosslogic.cli.options import ConfigOption, read_settings
 from crosslogic.cli.preflight import raise_open_files, require_directory, require_port
 from crosslogic.cli.servers import redis_state, require_database
+from crosslogic.kernel.clock import SystemClock
 from crosslogic.kernel.errors import ConfigurationError
 from crosslogic.settings import Settings
-from crosslogic.wiring import run_gateway
+from crosslogic.wiring.tunnels import gateway_pem
+from crosslogic.wiring.workers import run_gateway
 
 app = typer.Typer(add_completion=False)
 
@@ -36,6 +38,9 @@ def require_gateway(settings: Settings, workers: int) -> None:
             "use one worker, or set enable_rate_limit: false"
         )
     require_port(settings.server.host, settings.server.port, setting="server.port (SERVER_PORT)")
+    if settings.server.tunnel_port is not None:
+        require_port(settings.server.tunnel_listen, settings.server.tunnel_port, setting="server.tunnel_port")
+        gateway_pem(settings, SystemClock())
     asyncio.run(_require_servers(settings.database_url(), redis_url))
     require_directory(settings.journal_dir())
 

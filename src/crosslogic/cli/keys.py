@@ -5,34 +5,43 @@ from typing import Annotated
 
 import typer
 
-from crosslogic.cli.client import DATA_DIR, AdminKeyOption, DataDirOption, UrlOption, management
+from crosslogic.cli.client import Management, with_management
 from crosslogic.cli.flags import (
     ConcurrencyOption,
     JsonOption,
+    LimitOption,
     OrgOption,
     RequestsOption,
     TokensOption,
     given,
     limits_of,
+    seconds_of,
 )
+from crosslogic.cli.key_check import check
 from crosslogic.cli.output import limits_text, print_json, print_table
 from crosslogic.kernel.errors import InvalidRequest
-from crosslogic.settings.values import duration_s
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Create, list, rotate, suspend and revoke API keys.")
+
+app.command()(check)
 
 KeyArgument = Annotated[str, typer.Argument(help="The key's id, `key_…`.")]
 EnvOption = Annotated[str, typer.Option("--env", help="Environment, by id or name.")]
 
 
 @app.command()
+@with_management
 def create(
+    api: Management,
     name: Annotated[str, typer.Argument(help="What the key is for.")],
     org: OrgOption = "default",
     env: EnvOption = "dev",
     role: Annotated[str, typer.Option(help="admin, developer or read-only.")] = "developer",
     expires: Annotated[str | None, typer.Option(metavar="DURATION", help="Such as 12h or 90d.")] = None,
     region: Annotated[str | None, typer.Option(help="Region that the key stays in.")] = None,
+    other_region: Annotated[
+        list[str] | None, typer.Option(help="Another region that it may be served in; repeatable.")
+    ] = None,
     model: Annotated[list[str] | None, typer.Option(help="Good for this model only; repeatable.")] = None,
     endpoint: Annotated[
         list[str] | None, typer.Option(help="Good for this path only, such as chat/completions; repeatable.")
@@ -41,10 +50,8 @@ def create(
     requests_per_minute: RequestsOption = None,
     tokens_per_minute: TokensOption = None,
     concurrency: ConcurrencyOption = None,
+    limit: LimitOption = None,
     as_json: JsonOption = False,
-    url: UrlOption = None,
-    admin_key: AdminKeyOption = None,
-    data_dir: DataDirOption = DATA_DIR,
 ) -> None:
     """Create a key. It is printed this once and stored nowhere."""
     body = given(
@@ -53,12 +60,11 @@ def create(
         name=name,
         role=role,
         region=region,
-        limits=limits_of(requests_per_minute, tokens_per_minute, concurrency),
+        limits=limits_of(requests_per_minute, tokens_per_minute, concurrency, limit),
         expires_at=_instant(expires),
-        scoping=given(models=model, endpoints=endpoint, networks=ip) or None,
+        scoping=given(models=model, endpoints=endpoint, regions=other_region, networks=ip) or None,
     )
-    with management(url, admin_key, data_dir) as api:
-        made = api.post("/admin/keys", body)
+    made = api.post("/admin/keys", body)
     if as_json:
         print_json(made)
     else:
@@ -67,18 +73,18 @@ def create(
 
 
 @app.command("list")
+@with_management
 def list_keys(
+    api: Management,
     org: Annotated[str | None, typer.Option("--org", help="Only of this organisation.")] = None,
     env: Annotated[str | None, typer.Option("--env", help="Only of this environment; needs --org.")] = None,
     status: Annotated[str | None, typer.Option(help="active, suspended or revoked.")] = None,
+    role: Annotated[str | None, typer.Option(help="admin, developer or read-only.")] = None,
+    prefix: Annotated[str | None, typer.Option(help="Only names that begin so.")] = None,
     as_json: JsonOption = False,
-    url: UrlOption = None,
-    admin_key: AdminKeyOption = None,
-    data_dir: DataDirOption = DATA_DIR,
 ) -> None:
     """List keys. A key is recognised by its beginning; nobody can see the whole of it."""
-    with management(url, admin_key, data_dir) as api:
-        rows = list(api.rows("/admin/keys", org=org, environment=env, status=status))
+    rows = list(api.rows("/admin/keys", org=org, environment=env, status=status, role=role, prefix=prefix))
     if as_json:
         print_json(rows)
         return
@@ -104,7 +110,9 @@ def list_keys(
 
 
 @app.command()
+@with_management
 def rotate(
+    api: Management,
     key_id: KeyArgument,
     grace: Annotated[
         str | None,
@@ -114,14 +122,10 @@ def rotate(
         str | None, typer.Option(help="A repeat under the same one makes no second key.")
     ] = None,
     as_json: JsonOption = False,
-    url: UrlOption = None,
-    admin_key: AdminKeyOption = None,
-    data_dir: DataDirOption = DATA_DIR,
 ) -> None:
     """Put a new key with the same settings in the place of one. It is printed this once and stored nowhere."""
     headers = {} if idempotency_key is None else {"Idempotency-Key": idempotency_key}
-    with management(url, admin_key, data_dir) as api:
-        made = api.post(f"/admin/keys/{key_id}/rotate", given(grace_s=_seconds(grace, "--grace")), headers=headers)
+    made = api.post(f"/admin/keys/{key_id}/rotate", given(grace_s=seconds_of(grace, "--grace")), headers=headers)
     if as_json:
         print_json(made)
     elif made["key"] is None:
@@ -132,44 +136,38 @@ def rotate(
 
 
 @app.command()
+@with_management
 def suspend(
+    api: Management,
     key_id: KeyArgument,
     as_json: JsonOption = False,
-    url: UrlOption = None,
-    admin_key: AdminKeyOption = None,
-    data_dir: DataDirOption = DATA_DIR,
 ) -> None:
     """Refuse a key until it is activated again. Every gateway follows within a second."""
-    with management(url, admin_key, data_dir) as api:
-        row = api.patch(f"/admin/keys/{key_id}", {"status": "suspended"})
+    row = api.patch(f"/admin/keys/{key_id}", {"status": "suspended"})
     print_json(row) if as_json else typer.echo(f"{key_id} is suspended")
 
 
 @app.command()
+@with_management
 def activate(
+    api: Management,
     key_id: KeyArgument,
     as_json: JsonOption = False,
-    url: UrlOption = None,
-    admin_key: AdminKeyOption = None,
-    data_dir: DataDirOption = DATA_DIR,
 ) -> None:
     """Take up a suspended key again."""
-    with management(url, admin_key, data_dir) as api:
-        row = api.patch(f"/admin/keys/{key_id}", {"status": "active"})
+    row = api.patch(f"/admin/keys/{key_id}", {"status": "active"})
     print_json(row) if as_json else typer.echo(f"{key_id} is active")
 
 
 @app.command()
+@with_management
 def revoke(
+    api: Management,
     key_id: KeyArgument,
     as_json: JsonOption = False,
-    url: UrlOption = None,
-    admin_key: AdminKeyOption = None,
-    data_dir: DataDirOption = DATA_DIR,
 ) -> None:
     """Revoke a key for good. Every gateway refuses it within a second."""
-    with management(url, admin_key, data_dir) as api:
-        row = api.delete(f"/admin/keys/{key_id}")
+    row = api.delete(f"/admin/keys/{key_id}")
     if as_json:
         print_json(row)
     else:
@@ -177,17 +175,8 @@ def revoke(
 
 
 def _instant(lifetime: str | None) -> str | None:
-    seconds = _seconds(lifetime, "--expires")
+    seconds = seconds_of(lifetime, "--expires")
     try:
         return None if seconds is None else (datetime.now(UTC) + timedelta(seconds=seconds)).isoformat()
     except OverflowError:
         raise InvalidRequest(f"--expires {lifetime} is farther away than the calendar goes") from None
-
-
-def _seconds(duration: str | None, flag: str) -> float | None:
-    if duration is None:
-        return None
-    try:
-        return duration_s(duration)
-    except ValueError:
-        raise InvalidRequest(f"{flag} {duration}: write a duration such as 12h or 90d") from None

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from crosslogic.cli.client import DATA_DIR, AdminKeyOption, DataDirOption, UrlOption, management
+from crosslogic.cli.client import Management, with_management
 from crosslogic.cli.flags import JsonOption
 from crosslogic.cli.output import print_json, print_table
 
@@ -12,17 +12,15 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, help="Create, list
 
 
 @app.command()
+@with_management
 def create(
+    api: Management,
     name: Annotated[str, typer.Argument(help="Name, unique.")],
     role: Annotated[str, typer.Option(help="admin or read-only.")] = "admin",
     as_json: JsonOption = False,
-    url: UrlOption = None,
-    admin_key: AdminKeyOption = None,
-    data_dir: DataDirOption = DATA_DIR,
 ) -> None:
     """Create an operator. The admin key is printed this once and stored nowhere."""
-    with management(url, admin_key, data_dir) as api:
-        made = api.post("/admin/operators", {"name": name, "role": role})
+    made = api.post("/admin/operators", {"name": name, "role": role})
     if as_json:
         print_json(made)
     else:
@@ -31,16 +29,15 @@ def create(
 
 
 @app.command("list")
+@with_management
 def list_operators(
+    api: Management,
     status: Annotated[str | None, typer.Option(help="active, suspended or revoked.")] = None,
+    role: Annotated[str | None, typer.Option(help="admin or read-only.")] = None,
     as_json: JsonOption = False,
-    url: UrlOption = None,
-    admin_key: AdminKeyOption = None,
-    data_dir: DataDirOption = DATA_DIR,
 ) -> None:
     """List operators. Whoever has the configured admin key is called `root` and stands in no list."""
-    with management(url, admin_key, data_dir) as api:
-        rows = list(api.rows("/admin/operators", status=status))
+    rows = list(api.rows("/admin/operators", status=status, role=role))
     if as_json:
         print_json(rows)
         return
@@ -49,14 +46,12 @@ def list_operators(
 
 
 @app.command()
+@with_management
 def revoke(
+    api: Management,
     operator_id: Annotated[str, typer.Argument(help="The operator's id, `op_…`.")],
     as_json: JsonOption = False,
-    url: UrlOption = None,
-    admin_key: AdminKeyOption = None,
-    data_dir: DataDirOption = DATA_DIR,
 ) -> None:
     """Revoke an operator's key for good, at once."""
-    with management(url, admin_key, data_dir) as api:
-        row = api.delete(f"/admin/operators/{operator_id}")
+    row = api.delete(f"/admin/operators/{operator_id}")
     print_json(row) if as_json else typer.echo(f"{row['name']} is revoked")

@@ -4,8 +4,25 @@ from typing import Annotated
 
 import typer
 
-from crosslogic.cli.client import DATA_DIR, AdminKeyOption, DataDirOption, UrlOption, management
-from crosslogic.cli.flags import ConcurrencyOption, JsonOption, RequestsOption, TokensOption, given, limits_of
+from crosslogic.cli.client import Management, with_management
+from crosslogic.cli.flags import (
+    AtCapOption,
+    CacheOption,
+    CacheSampledOption,
+    CacheTtlOption,
+    ConcurrencyOption,
+    EnvLimitOption,
+    JsonOption,
+    KeyLimitOption,
+    LimitOption,
+    RequestsOption,
+    ResidencyOption,
+    TokensOption,
+    cache_of,
+    given,
+    limits_of,
+    named_limits,
+)
 from crosslogic.cli.output import limits_text, print_json, print_table
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Create, list, change and suspend organisations.")
@@ -14,7 +31,9 @@ ENVIRONMENTS = ("dev", "staging", "prod")  # architecture document §11
 
 
 @app.command()
+@with_management
 def create(
+    api: Management,
     name: Annotated[str, typer.Argument(help="Name, unique.")],
     plan: Annotated[str | None, typer.Option(help="Plan; see `crosslogic plans list`.")] = None,
     env: Annotated[
@@ -24,17 +43,29 @@ def create(
     requests_per_minute: RequestsOption = None,
     tokens_per_minute: TokensOption = None,
     concurrency: ConcurrencyOption = None,
+    limit: LimitOption = None,
+    env_limit: EnvLimitOption = None,
+    key_limit: KeyLimitOption = None,
+    at_cap: AtCapOption = None,
+    cache: CacheOption = None,
+    cache_ttl: CacheTtlOption = None,
+    cache_sampled: CacheSampledOption = None,
     as_json: JsonOption = False,
-    url: UrlOption = None,
-    admin_key: AdminKeyOption = None,
-    data_dir: DataDirOption = DATA_DIR,
 ) -> None:
     """Create an organisation with its environments."""
-    limits = limits_of(requests_per_minute, tokens_per_minute, concurrency)
-    body = given(name=name, billing_plan=plan, limits=limits, allowed_models=model)
-    with management(url, admin_key, data_dir) as api:
-        org = api.post("/admin/orgs", body)
-        made = [api.post(f"/admin/orgs/{org['id']}/environments", {"name": each}) for each in env or ENVIRONMENTS]
+    limits = limits_of(requests_per_minute, tokens_per_minute, concurrency, limit)
+    body = given(
+        name=name,
+        billing_plan=plan,
+        limits=limits,
+        env_limits=named_limits(env_limit, "--env-limit"),
+        key_limits=named_limits(key_limit, "--key-limit"),
+        at_cap=at_cap,
+        allowed_models=model,
+        cache=cache_of(cache, cache_ttl, cache_sampled),
+    )
+    org = api.post("/admin/orgs", body)
+    made = [api.post(f"/admin/orgs/{org['id']}/environments", {"name": each}) for each in env or ENVIRONMENTS]
     if as_json:
         print_json({**org, "environments": made})
     else:
@@ -42,16 +73,14 @@ def create(
 
 
 @app.command("list")
+@with_management
 def list_orgs(
+    api: Management,
     status: Annotated[str | None, typer.Option(help="active or suspended.")] = None,
     as_json: JsonOption = False,
-    url: UrlOption = None,
-    admin_key: AdminKeyOption = None,
-    data_dir: DataDirOption = DATA_DIR,
 ) -> None:
     """List organisations."""
-    with management(url, admin_key, data_dir) as api:
-        rows = list(api.rows("/admin/orgs", status=status))
+    rows = list(api.rows("/admin/orgs", status=status))
     if as_json:
         print_json(rows)
         return
@@ -73,56 +102,63 @@ def list_orgs(
 
 
 @app.command()
+@with_management
 def change(
+    api: Management,
     org: Annotated[str, typer.Argument(help="Organisation, by id or name.")],
     plan: Annotated[str | None, typer.Option(help="Plan; see `crosslogic plans list`.")] = None,
     model: Annotated[list[str] | None, typer.Option(help="Allow only this model; repeatable.")] = None,
     region: Annotated[list[str] | None, typer.Option(help="Preferred region, best first; repeatable.")] = None,
+    residency: ResidencyOption = None,
     billing: Annotated[bool | None, typer.Option("--billing/--no-billing", help="Whether it is billed.")] = None,
     requests_per_minute: RequestsOption = None,
     tokens_per_minute: TokensOption = None,
     concurrency: ConcurrencyOption = None,
+    limit: LimitOption = None,
+    env_limit: EnvLimitOption = None,
+    key_limit: KeyLimitOption = None,
+    at_cap: AtCapOption = None,
+    cache: CacheOption = None,
+    cache_ttl: CacheTtlOption = None,
+    cache_sampled: CacheSampledOption = None,
     as_json: JsonOption = False,
-    url: UrlOption = None,
-    admin_key: AdminKeyOption = None,
-    data_dir: DataDirOption = DATA_DIR,
 ) -> None:
-    """Change what is given; ceilings are replaced together."""
+    """Change what is given; ceilings are replaced together, and so is what is chosen of the cache."""
     body = given(
         billing_plan=plan,
         allowed_models=model,
         region_preferences=region,
         billing_enabled=billing,
-        limits=limits_of(requests_per_minute, tokens_per_minute, concurrency),
+        data_residency=residency,
+        limits=limits_of(requests_per_minute, tokens_per_minute, concurrency, limit),
+        env_limits=named_limits(env_limit, "--env-limit"),
+        key_limits=named_limits(key_limit, "--key-limit"),
+        at_cap=at_cap,
+        cache=cache_of(cache, cache_ttl, cache_sampled),
     )
-    with management(url, admin_key, data_dir) as api:
-        row = api.patch(f"/admin/orgs/{org}", body)
+    row = api.patch(f"/admin/orgs/{org}", body)
     print_json(row) if as_json else typer.echo(f"{row['name']} is changed")
 
 
 @app.command()
+@with_management
 def suspend(
+    api: Management,
     org: Annotated[str, typer.Argument(help="Organisation, by id or name.")],
     as_json: JsonOption = False,
-    url: UrlOption = None,
-    admin_key: AdminKeyOption = None,
-    data_dir: DataDirOption = DATA_DIR,
 ) -> None:
     """Refuse all keys of an organisation. Every gateway follows within a second."""
-    with management(url, admin_key, data_dir) as api:
-        row = api.patch(f"/admin/orgs/{org}", {"status": "suspended"})
+    row = api.patch(f"/admin/orgs/{org}", {"status": "suspended"})
     print_json(row) if as_json else typer.echo(f"{row['name']} is suspended")
 
 
 @app.command()
+@with_management
 def activate(
+    api: Management,
     org: Annotated[str, typer.Argument(help="Organisation, by id or name.")],
     as_json: JsonOption = False,
-    url: UrlOption = None,
-    admin_key: AdminKeyOption = None,
-    data_dir: DataDirOption = DATA_DIR,
 ) -> None:
     """Take up a suspended organisation again."""
-    with management(url, admin_key, data_dir) as api:
-        row = api.patch(f"/admin/orgs/{org}", {"status": "active"})
+    row = api.patch(f"/admin/orgs/{org}", {"status": "active"})
     print_json(row) if as_json else typer.echo(f"{row['name']} is active")

@@ -32,10 +32,22 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, nothin
     Console(width=width, highlight=False).print(table)
 
 
-def limits_text(limits: dict[str, int | None]) -> str:
+def print_note(text: str) -> None:
+    """A line that is to be seen: in colour on a terminal that has any and may show it (`NO_COLOR`)."""
+    Console(highlight=False).print(text, style="yellow", markup=False, soft_wrap=True)
+
+
+def limits_text(limits: dict[str, Any]) -> str:
     """Ceilings in a few words; a dash when there are none."""
     units = {"requests_per_minute": "requests/min", "tokens_per_minute": "tokens/min", "concurrency": "at once"}
     parts = [f"{limits[name]:,} {unit}" for name, unit in units.items() if limits.get(name) is not None]
+    parts += [
+        f"{name}={value:,}" if isinstance(value, int) else f"{name}={value}"
+        for name, value in limits.items()
+        if name not in units and name not in ("burst_share", "shadow") and value is not None
+    ]
+    if limits.get("shadow"):
+        parts.append("in shadow")
     return ", ".join(parts) or "-"
 
 

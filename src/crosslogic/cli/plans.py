@@ -4,8 +4,19 @@ from typing import Annotated, Any
 
 import typer
 
-from crosslogic.cli.client import DATA_DIR, AdminKeyOption, DataDirOption, UrlOption, management
-from crosslogic.cli.flags import ConcurrencyOption, JsonOption, RequestsOption, TokensOption, given
+from crosslogic.cli.client import Management, with_management
+from crosslogic.cli.flags import (
+    ConcurrencyOption,
+    EnvLimitOption,
+    JsonOption,
+    KeyLimitOption,
+    LimitOption,
+    RequestsOption,
+    TokensOption,
+    given,
+    limits_of,
+    named_limits,
+)
 from crosslogic.cli.output import limits_text, print_json, print_table
 from crosslogic.kernel.errors import NotFound
 
@@ -15,21 +26,31 @@ PlanArgument = Annotated[str, typer.Argument(help="Plan, by id.")]
 
 
 @app.command("list")
+@with_management
 def list_plans(
+    api: Management,
     source: Annotated[str | None, typer.Option(help="database, configuration or shipped.")] = None,
     as_json: JsonOption = False,
-    url: UrlOption = None,
-    admin_key: AdminKeyOption = None,
-    data_dir: DataDirOption = DATA_DIR,
 ) -> None:
     """List the plans in force."""
-    with management(url, admin_key, data_dir) as api:
-        rows = list(api.rows("/admin/plans", source=source))
+    rows = list(api.rows("/admin/plans", source=source))
     if as_json:
         print_json(rows)
         return
     print_table(
-        ("id", "name", "USD/month", "tokens included", "limits", "queue", "priority", "features", "from"),
+        (
+            "id",
+            "name",
+            "USD/month",
+            "tokens included",
+            "limits",
+            "queue",
+            "priority",
+            "weight",
+            "order",
+            "features",
+            "from",
+        ),
         (
             (
                 row["id"],
@@ -39,6 +60,8 @@ def list_plans(
                 limits_text(row["limits"]),
                 row["max_queue_depth"],
                 row["priority"],
+                row["weight"],
+                row["policy"],
                 row["features"],
                 row["source"],
             )
@@ -49,54 +72,63 @@ def list_plans(
 
 
 @app.command("set")
+@with_management
 def set_plan(
+    api: Management,
     plan: PlanArgument,
     name: Annotated[str | None, typer.Option(help="Name for people.")] = None,
     feature: Annotated[list[str] | None, typer.Option(help="What it includes; repeatable.")] = None,
     queue_depth: Annotated[int | None, typer.Option(help="Requests that may wait.")] = None,
     priority: Annotated[int | None, typer.Option(help="Higher is served first.")] = None,
+    weight: Annotated[int | None, typer.Option(help="Share of a full fleet, beside other plans'.")] = None,
+    policy: Annotated[
+        str | None, typer.Option(help="Order of what waits: weighted-fair, priority, fifo or preemptive.")
+    ] = None,
     usd_per_month: Annotated[str | None, typer.Option(help="Price of a month.")] = None,
     included_tokens: Annotated[int | None, typer.Option(help="Tokens a month that the price includes.")] = None,
     requests_per_minute: RequestsOption = None,
     tokens_per_minute: TokensOption = None,
     concurrency: ConcurrencyOption = None,
+    limit: LimitOption = None,
+    env_limit: EnvLimitOption = None,
+    key_limit: KeyLimitOption = None,
     as_json: JsonOption = False,
-    url: UrlOption = None,
-    admin_key: AdminKeyOption = None,
-    data_dir: DataDirOption = DATA_DIR,
 ) -> None:
     """Create a plan, or change what is given of one. Every gateway follows within a second."""
-    ceilings = given(
-        requests_per_minute=requests_per_minute, tokens_per_minute=tokens_per_minute, concurrency=concurrency
-    )
+    ceilings = {
+        "limits": limits_of(requests_per_minute, tokens_per_minute, concurrency, limit),
+        "env_limits": named_limits(env_limit, "--env-limit"),
+        "key_limits": named_limits(key_limit, "--key-limit"),
+    }
     changed = given(
         name=name,
         features=feature,
         max_queue_depth=queue_depth,
         priority=priority,
+        weight=weight,
+        policy=policy,
         price_usd_per_month=usd_per_month,
         included_tokens_per_month=included_tokens,
     )
-    with management(url, admin_key, data_dir) as api:
-        try:
-            body: dict[str, Any] = api.get(f"/admin/plans/{plan}")
-        except NotFound:
-            body = {"name": plan, "limits": {}}
-        body = {field: value for field, value in body.items() if field not in ("id", "source")}
-        row = api.put(f"/admin/plans/{plan}", {**body, **changed, "limits": {**body["limits"], **ceilings}})
+    try:
+        body: dict[str, Any] = api.get(f"/admin/plans/{plan}")
+    except NotFound:
+        body = {"name": plan}
+    body = {field: value for field, value in body.items() if field not in ("id", "source")}
+    for name, said in ceilings.items():
+        body[name] = {**(body.get(name) or {}), **(said or {})}
+    row = api.put(f"/admin/plans/{plan}", {**body, **changed})
     print_json(row) if as_json else typer.echo(f"{plan} is set")
 
 
 @app.command()
+@with_management
 def remove(
+    api: Management,
     plan: PlanArgument,
-    url: UrlOption = None,
-    admin_key: AdminKeyOption = None,
-    data_dir: DataDirOption = DATA_DIR,
 ) -> None:
     """Forget what was set; a configured or shipped plan of this name is in force again."""
-    with management(url, admin_key, data_dir) as api:
-        api.delete(f"/admin/plans/{plan}")
+    api.delete(f"/admin/plans/{plan}")
     typer.echo(f"{plan} is no longer set here")
 
 

@@ -18,7 +18,7 @@ from crosslogic.cli.preflight import (
 from crosslogic.cli.servers import database_state, redis_state
 from crosslogic.settings import Settings
 from crosslogic.settings.options import UpOptions
-from crosslogic.wiring import run_up
+from crosslogic.wiring.embedded import run_up
 
 SIMULATED_NODES = 2
 # Nobody else's business, unless the configuration says so.
@@ -52,6 +52,10 @@ def up(
     if nodes is None:
         nodes = 0 if settings.nodes else SIMULATED_NODES
     require_port(settings.server.host, settings.server.port, setting="--port")
+    if settings.control.agent_port is not None:
+        require_port(settings.control.agent_listen, settings.control.agent_port, setting="control.agent_port")
+    if settings.server.tunnel_port is not None:
+        require_port(settings.server.tunnel_listen, settings.server.tunnel_port, setting="server.tunnel_port")
     if ready_file is not None:
         require_place_for(ready_file, setting="--ready-file")
     asyncio.run(_require_servers(settings))

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from crosslogic.cli.client import DATA_DIR, AdminKeyOption, DataDirOption, UrlOption, management
+from crosslogic.cli.client import Management, with_management
 from crosslogic.cli.flags import JsonOption, OrgOption, given
 from crosslogic.cli.output import print_json, print_table
 
@@ -14,35 +14,31 @@ UserArgument = Annotated[str, typer.Argument(help="User, by id or e-mail address
 
 
 @app.command()
+@with_management
 def create(
+    api: Management,
     email: Annotated[str, typer.Argument(help="E-mail address, unique in the organisation.")],
     name: Annotated[str, typer.Option(help="Name for people.")],
     org: OrgOption = "default",
     role: Annotated[str, typer.Option(help="admin, developer or read-only.")] = "developer",
     as_json: JsonOption = False,
-    url: UrlOption = None,
-    admin_key: AdminKeyOption = None,
-    data_dir: DataDirOption = DATA_DIR,
 ) -> None:
     """Add a person to an organisation. The identity provider's tokens with this address are theirs."""
-    with management(url, admin_key, data_dir) as api:
-        row = api.post(f"/admin/orgs/{org}/users", {"email": email, "name": name, "role": role})
+    row = api.post(f"/admin/orgs/{org}/users", {"email": email, "name": name, "role": role})
     print_json(row) if as_json else typer.echo(f"{row['id']}  {row['email']}, {row['role']}")
 
 
 @app.command("list")
+@with_management
 def list_users(
+    api: Management,
     org: OrgOption = "default",
     role: Annotated[str | None, typer.Option(help="Only of this role.")] = None,
     status: Annotated[str | None, typer.Option(help="active, suspended or revoked.")] = None,
     as_json: JsonOption = False,
-    url: UrlOption = None,
-    admin_key: AdminKeyOption = None,
-    data_dir: DataDirOption = DATA_DIR,
 ) -> None:
     """List the people of an organisation."""
-    with management(url, admin_key, data_dir) as api:
-        rows = list(api.rows(f"/admin/orgs/{org}/users", role=role, status=status))
+    rows = list(api.rows(f"/admin/orgs/{org}/users", role=role, status=status))
     if as_json:
         print_json(rows)
         return
@@ -51,33 +47,29 @@ def list_users(
 
 
 @app.command()
+@with_management
 def change(
+    api: Management,
     user: UserArgument,
     org: OrgOption = "default",
     name: Annotated[str | None, typer.Option(help="Name for people.")] = None,
     role: Annotated[str | None, typer.Option(help="admin, developer or read-only.")] = None,
     status: Annotated[str | None, typer.Option(help="active, suspended or revoked.")] = None,
     as_json: JsonOption = False,
-    url: UrlOption = None,
-    admin_key: AdminKeyOption = None,
-    data_dir: DataDirOption = DATA_DIR,
 ) -> None:
     """Change name, role or status. A suspended user's tokens are refused within a second."""
-    with management(url, admin_key, data_dir) as api:
-        row = api.patch(f"/admin/orgs/{org}/users/{user}", given(name=name, role=role, status=status))
+    row = api.patch(f"/admin/orgs/{org}/users/{user}", given(name=name, role=role, status=status))
     print_json(row) if as_json else typer.echo(f"{row['email']} is {row['status']}, {row['role']}")
 
 
 @app.command()
+@with_management
 def remove(
+    api: Management,
     user: UserArgument,
     org: OrgOption = "default",
     as_json: JsonOption = False,
-    url: UrlOption = None,
-    admin_key: AdminKeyOption = None,
-    data_dir: DataDirOption = DATA_DIR,
 ) -> None:
     """Remove a person. Keys belong to the organisation and work on: revoke those that the person knows."""
-    with management(url, admin_key, data_dir) as api:
-        row = api.delete(f"/admin/orgs/{org}/users/{user}")
+    row = api.delete(f"/admin/orgs/{org}/users/{user}")
     print_json(row) if as_json else typer.echo(f"{row['email']} is removed")

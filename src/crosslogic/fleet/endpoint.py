@@ -7,11 +7,12 @@ seen here; networks that matter should also drop the route.
 """
 
 import ipaddress
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from crosslogic.kernel.errors import InvalidRequest
 
 MAX_URL_CHARS = 2_048
+TUNNEL = "tunnel://"
 _METADATA_NAMES = frozenset({"metadata", "metadata.google.internal", "instance-data", "metadata.azure.internal"})
 _METADATA_ADDRESSES = frozenset(
     ipaddress.ip_address(text) for text in ("100.100.100.200", "192.0.0.192", "168.63.129.16", "fd00:ec2::254")
@@ -20,11 +21,21 @@ _METADATA_ADDRESSES = frozenset(
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
-def checked_endpoint(url: str, *, allow_link_local: bool = False) -> str:
+def is_tunnel(url: str) -> bool:
+    """Whether nobody can connect to the node there: its agent dials out to gateways."""
+    return url.startswith(TUNNEL)
+
+
+def tunnel_endpoint(node_id: str, path: str = "") -> str:
+    """The address of a node behind its own tunnel; `path` is what its engine's paths begin with."""
+    return f"{TUNNEL}{node_id}{path}"
+
+
+def checked_endpoint(url: str, node_id: str | None = None, *, allow_link_local: bool = False) -> str:
     """`url` as it is stored: without trailing slash and without `/v1`, which every path of ours begins with.
 
-    Raises InvalidRequest for what is no HTTP address, carries credentials, or leads to a metadata service
-    (which `allow_link_local` permits).
+    Raises InvalidRequest for what is no HTTP address, carries credentials, leads to a metadata service (which
+    `allow_link_local` permits), or is the tunnel of another node than `node_id`.
     """
     if len(url) > MAX_URL_CHARS or any(ord(char) <= 32 or ord(char) == 127 for char in url):
         raise _refused("is too long or has blanks in it")
@@ -33,8 +44,10 @@ def checked_endpoint(url: str, *, allow_link_local: bool = False) -> str:
         host, port = parts.hostname, parts.port
     except ValueError:
         raise _refused("cannot be read") from None
+    if is_tunnel(url):
+        return _checked_tunnel(parts, node_id)
     if parts.scheme not in ("http", "https"):
-        raise _refused("must begin with http:// or https://")
+        raise _refused("must begin with http://, https:// or tunnel://")
     if not host or port == 0:
         raise _refused("names no host to connect to")
     if parts.username is not None or parts.password is not None:
@@ -45,6 +58,14 @@ def checked_endpoint(url: str, *, allow_link_local: bool = False) -> str:
         raise _refused("leads to a link-local or metadata address")
     path = parts.path.rstrip("/").removesuffix("/v1").rstrip("/")
     return f"{parts.scheme}://{parts.netloc.lower()}{path}"
+
+
+def _checked_tunnel(parts: SplitResult, node_id: str | None) -> str:
+    if not node_id or parts.netloc != node_id:
+        raise _refused("is a tunnel that is not this node's own; write tunnel:// and the node's id")
+    if parts.query or parts.fragment or "\\" in parts.path:
+        raise _refused("must end with its path")
+    return tunnel_endpoint(node_id, parts.path.rstrip("/").removesuffix("/v1").rstrip("/"))
 
 
 def _refused(why: str) -> InvalidRequest:

@@ -6,7 +6,9 @@
         └───────▶ DEAD ◀──┘────┘  of a dead    └──▶ DEAD ──retention──▶ (removed)
 
 Invariants: only ACTIVE nodes are given requests. DRAINING is left only by silence, removal, or a new
-registration: a heartbeat does not undo a drain. Architecture document §21.3, §22, §31.
+registration: a heartbeat does not undo a drain; the TTL counts from the stored `draining_since`, whoever watches.
+How *well* an ACTIVE node is, is no status: `fleet/health.py` judges it, and nothing here moves by it.
+Architecture document §21.3, §22, §31.
 """
 
 from collections.abc import Mapping
@@ -14,7 +16,7 @@ from datetime import datetime, timedelta
 
 import msgspec
 
-from crosslogic.fleet.model import BackendKind, Node, NodeLoad, NodeStatus
+from crosslogic.fleet.model import BackendKind, Node, NodeHealth, NodeLoad, NodeStatus
 from crosslogic.kernel.errors import Conflict
 
 HEARTBEAT_INTERVAL_S = 5.0
@@ -44,13 +46,13 @@ class Heartbeat(msgspec.Struct, frozen=True):
     backend: BackendKind | None = None  # as a probe found it
 
 
-def moved(node: Node, to: NodeStatus) -> Node:
-    """`node` in status `to`. Raises Conflict when that is no legal move."""
+def moved(node: Node, to: NodeStatus, now: datetime) -> Node:
+    """`node` in status `to`, with the time since which it drains. Raises Conflict when that is no legal move."""
     if node.status is to:
         return node
     if to not in LEGAL_MOVES[node.status]:
         raise Conflict(f"a node that is {node.status.value} cannot become {to.value}")
-    return msgspec.structs.replace(node, status=to)
+    return msgspec.structs.replace(node, status=to, draining_since=now if to is NodeStatus.DRAINING else None)
 
 
 def registered(known: Node | None, new: Node, now: datetime) -> Node:
@@ -61,7 +63,7 @@ def registered(known: Node | None, new: Node, now: datetime) -> Node:
     """
     if known is None:
         return msgspec.structs.replace(new, last_heartbeat_at=now)
-    status = moved(known, new.status).status
+    status = moved(known, new.status, now).status
     return msgspec.structs.replace(
         new,
         id=known.id,
@@ -69,6 +71,7 @@ def registered(known: Node | None, new: Node, now: datetime) -> Node:
         status=status,
         static=known.static,
         load=known.load,
+        health=known.health,
         last_heartbeat_at=now,
     )
 
@@ -92,6 +95,8 @@ def declared(known: Node | None, new: Node, now: datetime, silence_s: float = SI
         models=new.models or known.models,
         load=known.load if keeps else NodeLoad(),
         health_score=known.health_score if keeps else 1.0,
+        health=known.health if keeps else NodeHealth(),
+        draining_since=known.draining_since if keeps else None,
         last_heartbeat_at=known.last_heartbeat_at if keeps else None,
     )
 
@@ -106,7 +111,7 @@ def heard(node: Node, beat: Heartbeat, now: datetime) -> Node:
     elif node.status is NodeStatus.DEAD and said is NodeStatus.DRAINING:
         said = NodeStatus.DEAD  # it was lost and is leaving: nothing to wait for
     return msgspec.structs.replace(
-        moved(node, said),
+        moved(node, said, now),
         load=beat.load,
         models=node.models if beat.models is None else beat.models,
         backend=node.backend if beat.backend is None else beat.backend,
@@ -119,9 +124,22 @@ def heard(node: Node, beat: Heartbeat, now: datetime) -> Node:
     )
 
 
-def drained(node: Node) -> Node:
+def drained(node: Node, now: datetime) -> Node:
     """The node, taking nothing new. Raises Conflict for a dead one."""
-    return moved(node, NodeStatus.DRAINING)
+    return moved(node, NodeStatus.DRAINING, now)
+
+
+def dated(node: Node, now: datetime) -> Node:
+    """The node with a time since which it drains, where a process of an earlier version wrote down none."""
+    unknown = node.status is NodeStatus.DRAINING and node.draining_since is None
+    return msgspec.structs.replace(node, draining_since=now) if unknown else node
+
+
+def is_drained(node: Node, now: datetime, ttl_s: float = DRAIN_TTL_S) -> bool:
+    """Whether a draining node's time is over; those of the configuration stay as long as they stand there."""
+    if node.status is not NodeStatus.DRAINING or node.draining_since is None or node.static:
+        return False
+    return now - node.draining_since >= timedelta(seconds=ttl_s)
 
 
 def silent_since(now: datetime, silence_s: float = SILENCE_S) -> datetime:

@@ -66,7 +66,6 @@ class Monitor:
         self._clock = clock
         self._timing = timing or Timing()
         self._listening_since_s = clock.monotonic_s()
-        self._draining_since_s: dict[NodeId, float] = {}
         self._watched: dict[NodeId, _Watched] = {}
         self._probes: dict[NodeId, asyncio.Task[None]] = {}
         self._running = False
@@ -108,13 +107,13 @@ class Monitor:
         now, now_s = self._clock.now(), self._clock.monotonic_s()
         listened = now_s - self._listening_since_s >= self._timing.silence_s
         doubtful = await self._registry.doubtful(self._timing.silence_s)
-        draining = {node.id for node in doubtful if node.status is NodeStatus.DRAINING}
-        self._draining_since_s = {node_id: self._draining_since_s.get(node_id, now_s) for node_id in draining}
         for node in doubtful:
             if listened and lifecycle.is_silent(node, now, self._timing.silence_s):
                 await self._bury(node)
-            elif node.id in draining:
-                await self._remove_drained(node, now_s)
+            elif lifecycle.is_drained(node, now, self._timing.drain_ttl_s):
+                await self._remove(node, "drained")
+            elif lifecycle.dated(node, now) is not node:
+                await self._registry.date_drain(node.id)
             elif lifecycle.is_forgotten(node, now, self._timing.dead_retention_s):
                 await self._remove(node, "dead for long")
 
@@ -145,11 +144,6 @@ class Monitor:
             return
         if after.status is NodeStatus.DEAD:
             _log.warning("node %s is dead: not heard of for %.0f s", node.id, self._timing.silence_s)
-
-    async def _remove_drained(self, node: Node, now_s: float) -> None:
-        # When the drain began is not stored: another monitor that takes over lets it have its whole time again.
-        if now_s - self._draining_since_s[node.id] >= self._timing.drain_ttl_s and not node.static:
-            await self._remove(node, "drained")
 
     async def _remove(self, node: Node, why: str) -> None:
         try:

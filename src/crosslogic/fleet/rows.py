@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import RowMapping
 
-from crosslogic.fleet.model import BackendKind, Node, NodeLoad, NodeStatus
+from crosslogic.fleet.model import BackendKind, Node, NodeHealth, NodeLoad, NodeStatus
 from crosslogic.kernel.ids import NodeId, OrgId
 
 
@@ -14,6 +14,7 @@ def node_columns(node: Node) -> dict[str, Any]:
     columns["status"] = node.status.value
     columns["backend"] = node.backend.value
     columns["models"] = list(node.models)
+    columns["health"] = msgspec.to_builtins(node.health)
     columns["load"] = msgspec.to_builtins(node.load)
     return columns
 
@@ -29,6 +30,7 @@ def to_node(row: RowMapping) -> Node:
             "status": NodeStatus(fields["status"]),
             "backend": BackendKind(fields["backend"]),
             "models": tuple(fields["models"]),
+            "health": msgspec.convert(fields["health"], NodeHealth),
             "load": msgspec.convert(fields["load"], NodeLoad, strict=False),
         }
     )

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from urllib.parse import unquote
 
 import msgspec
@@ -62,7 +62,10 @@ class Gateway:
         if exchange.method != b"POST":
             _respond(exchange, errors.METHOD_NOT_ALLOWED)
             return
-        task = self._loop.create_task(self._serve_safely(exchange, endpoint, address))
+        self._begin(self._serve_safely(exchange, endpoint, address))
+
+    def _begin(self, answering: Coroutine[None, None, None]) -> None:
+        task = self._loop.create_task(answering)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -87,34 +90,35 @@ class Gateway:
         if endpoint is not None:
             self._serve(exchange, endpoint, address)
         elif rest == b"models" or rest.startswith(b"models/"):
-            self._answer_models(exchange, unquote(rest[7:].decode("latin-1")), address)
-        elif not prefix and rest.startswith(_AFTER_BASE_URL):
+            self._begin(self._answer_models(exchange, unquote(rest[7:].decode("latin-1")), address))
+        elif not prefix and rest.startswith(_AFTER_BASE_URL) and not rest.startswith(b"v1/v1/"):
             # Clients that add `/v1` (Anthropic's SDK) or look for the rest of us are often given the base URL with it.
             exchange.path = b"/" + rest
             self(exchange)
         else:
             _respond(exchange, errors.NOT_FOUND)
 
-    def _answer_models(self, exchange: Exchange, name: str, address: tuple[str, str, str] | None) -> None:
+    async def _answer_models(self, exchange: Exchange, name: str, address: tuple[str, str, str] | None) -> None:
         if exchange.method not in (b"GET", b"HEAD"):
             _respond(exchange, errors.METHOD_NOT_ALLOWED)
             return
-        principal = self._pipeline.authenticate(exchange)
+        principal = self._pipeline.identify(exchange)
         if isinstance(principal, Refusal):
             _respond(exchange, principal)
             return
         if address is not None and not is_home(principal, address[0], address[1]):
             _respond(exchange, errors.NOT_FOUND)
             return
+        room = await self._pipeline.room_left(principal)
         listings = {listing.name: self._describe(listing) for listing in self._visible(principal)}
         if not name:
             body: dict[str, object] = {"object": "list", "data": list(listings.values())}
         elif name in listings:
             body = listings[name]
         else:
-            _respond(exchange, errors.model_refusal(name))
+            _respond(exchange, errors.model_refusal(name), room)
             return
-        exchange.respond(200, JSON_HEADER, msgspec.json.encode(body))
+        exchange.respond(200, room + JSON_HEADER, msgspec.json.encode(body))
 
     def _visible(self, principal: Principal) -> list[ModelListing]:
         allowed = principal.allowed_models
@@ -143,5 +147,5 @@ def _address(prefix: bytes) -> tuple[str, str, str] | None:
     return unquote(parts[1]), unquote(parts[2]), unquote(parts[3])
 
 
-def _respond(exchange: Exchange, refusal: Refusal) -> None:
-    exchange.respond(refusal.status, refusal.header_lines(), refusal.body())
+def _respond(exchange: Exchange, refusal: Refusal, room: bytes = b"") -> None:
+    exchange.respond(refusal.status, room + refusal.header_lines(), refusal.body())

@@ -1,32 +1,39 @@
 """Finds a node for a call and has it answer, trying others while nothing has reached the caller.
 
-Invariant: what was dispatched to a candidate is finished exactly once, whatever becomes of the request; and a
-second attempt is made only when the caller has not seen a byte of the first (architecture document §26.4).
+Invariant: a second attempt is made only when the caller has not seen a byte of the first (architecture document
+§26.4); what becomes of a stream that breaks after that is the rescuer's (`rescue/`).
 """
 
 import asyncio
+import math
+import random
+import time
+from collections.abc import Sequence
+
+import msgspec
 
 from crosslogic.gateway import errors, evidence
-from crosslogic.gateway.answer import read_answer
+from crosslogic.gateway.attempts import Attempts, failure_name
 from crosslogic.gateway.errors import Refusal
+from crosslogic.gateway.hedge import Hedger
 from crosslogic.gateway.models import ModelTable
-from crosslogic.gateway.relay import Ending, Relay
+from crosslogic.gateway.pause import pause
+from crosslogic.gateway.prompt_count import PromptCounter
 from crosslogic.gateway.request import Call, model_not_found
-from crosslogic.gateway.sse import STREAM_HEADERS
-from crosslogic.gateway.stream import StreamReader, stream_reader
+from crosslogic.gateway.rescue.rescuer import COUNT_TIMEOUT_S, Rescuer
+from crosslogic.gateway.retry import COME_BACK_S, backoff_s
 from crosslogic.gateway.turns import TurnTaker
 from crosslogic.gateway.upstream import Upstreams
-from crosslogic.gateway.visit import Attempt, GatewaySettings, Observer, Visit
+from crosslogic.gateway.visit import PUT_BACK, Attempt, GatewaySettings, Observer, PutBack, Visit
 from crosslogic.gateway.watchdog import Watchdog
 from crosslogic.kernel.ids import NodeId
-from crosslogic.metering.model import Evidence, Intent, Outcome, Usage
+from crosslogic.metering.model import Outcome
 from crosslogic.metering.ports import Journal
-from crosslogic.net.client import ConnectFailed, Failure
 from crosslogic.scheduling.model import Ask, Candidate, NoNode, NoNodeReason
 from crosslogic.scheduling.scheduler import Scheduler
 from crosslogic.tenancy.model import Principal
 
-_RETRYABLE_STATUSES = frozenset((401, 403, 404, 408, 409, 425, 429))  # and all from 500 on
+MEASURE_ONE_IN = 64  # choices of a node: a clock for each would cost as much as the choice
 
 
 class Dispatcher:
@@ -47,198 +54,194 @@ class Dispatcher:
         self._models = models
         self._scheduler = scheduler
         self._turns = turns
-        self._upstreams = upstreams
-        self._journal = journal
-        self._watchdog = watchdog
         self._observer = observer
-        self.settings = settings
-        self._pace_s: dict[tuple[NodeId, str], float] = {}  # measured seconds for each token of whole answers
+        self._journal = journal
+        self._attempts = Attempts(
+            scheduler=scheduler,
+            upstreams=upstreams,
+            journal=journal,
+            watchdog=watchdog,
+            observer=observer,
+            settings=settings,
+        )
+        self._rescuer = Rescuer(
+            self._attempts, self._pick_next, PromptCounter(upstreams, timeout_s=COUNT_TIMEOUT_S), observer
+        )
+        self._hedger = Hedger(self._attempts, self._pick)
+        self._chance = random.random
+        self._picks = 0
         self._loop = asyncio.get_running_loop()
 
-    async def answer(self, visit: Visit, principal: Principal, call: Call) -> Attempt | Refusal:
-        """Wait for a turn, then have a node answer; or why not."""
-        turn = await self._turns.take(visit, principal, call)
-        if isinstance(turn, Refusal):
-            return turn
-        answer: Attempt | Refusal | None = None
-        try:
-            answer = await self._try_nodes(visit, principal, call)
-            return answer
-        finally:
-            self._turns.done(turn, answer.usage if isinstance(answer, Attempt) else evidence.NOTHING)
+    @property
+    def settings(self) -> GatewaySettings:
+        return self._attempts.settings
 
-    async def _try_nodes(self, visit: Visit, principal: Principal, call: Call) -> Attempt | Refusal:
-        """Until one answers, the attempts are used up, or none is left (architecture document §26.4)."""
+    @settings.setter
+    def settings(self, settings: GatewaySettings) -> None:
+        self._attempts.settings = settings
+
+    async def answer(self, visit: Visit, principal: Principal, call: Call) -> Attempt | Refusal:
+        """Wait for a turn, then have a node answer; or why not. Who is put back waits for another turn."""
+        turn = await self._turns.take(visit, principal, call)
+        while not isinstance(turn, Refusal):
+            visit.turn = turn
+            answer: Attempt | Refusal | PutBack | None = None
+            try:
+                fallbacks = self._models.fallbacks(call.model, principal.env_name)
+                if fallbacks:
+                    others = self._allowed(fallbacks, principal, call)
+                    answer = await self._try_models(visit, principal, call, others)
+                else:
+                    answer = await self._try_nodes(visit, principal, call, may_wait=True)
+                if isinstance(answer, Attempt) and answer.broke:
+                    answer = await self._rescuer.rescue(visit, principal, answer)
+            finally:
+                if not isinstance(answer, PutBack):
+                    self._turns.done(turn, answer.worked if isinstance(answer, Attempt) else evidence.NOTHING)
+            if not isinstance(answer, PutBack):
+                return answer
+            self._observer.put_back()
+            self._journal.withdraw(visit.request_id)
+            visit.interrupted = False
+            turn = await self._turns.again(visit, turn)
+        return turn
+
+    async def _try_models(
+        self, visit: Visit, principal: Principal, call: Call, others: list[Call]
+    ) -> Attempt | Refusal | PutBack:
+        """The model that was asked for, then those that may answer instead; if none does, what became of the first."""
+        first = await self._try_nodes(visit, principal, call, may_wait=not others)
+        if isinstance(first, PutBack) or (isinstance(first, Attempt) and not first.retry):
+            return first
+        for other in others:
+            if not visit.exchange.alive or not self._in_time(visit):
+                break
+            visit.excluded = ()
+            answer = await self._try_nodes(visit, principal, other, may_wait=False)
+            if isinstance(answer, PutBack):
+                return answer
+            # What another model refuses is not the caller's mistake: it did not ask for that model.
+            if isinstance(answer, Attempt) and not answer.retry and answer.outcome is not Outcome.REFUSED:
+                return answer
+        return first
+
+    def _allowed(self, fallbacks: Sequence[str], principal: Principal, call: Call) -> list[Call]:
+        """The same call for each of these models that there is and that the key allows."""
+        found = []
+        for name in fallbacks:
+            bounds = self._models.by_name.get(name)
+            allowed = principal.allowed_models
+            if bounds is not None and (allowed is None or bounds.id in allowed):
+                found.append(call.for_model(bounds.id))
+        return found
+
+    async def _try_nodes(
+        self, visit: Visit, principal: Principal, call: Call, *, may_wait: bool
+    ) -> Attempt | Refusal | PutBack:
+        """Until one answers, the attempts or the budget are used up, or none is left (architecture document §26.4)."""
         attempt: Attempt | None = None
-        while visit.exchange.alive and visit.attempts < self.settings.max_attempts:
-            picked = self._pick(visit, principal, call)
-            if isinstance(picked, Refusal):
-                return picked if attempt is None else attempt
-            candidate, call = picked
-            attempt = await self._attempt(visit, principal, call, candidate)
+        tries = 0
+        gone: set[NodeId] = set()
+        settings = self.settings
+        while visit.exchange.alive and tries < settings.max_attempts and (tries == 0 or self._in_time(visit)):
+            if visit.interrupted:
+                return PUT_BACK
+            if tries == 0 and not self._journal.healthy:
+                return errors.NOT_RECORDED  # before a node works for what could not be announced
+            candidate = self._pick(visit, principal, call)
+            if isinstance(candidate, NoNode):
+                if may_wait and candidate.returns_s is not None and await self._wait(visit, candidate.returns_s):
+                    continue
+                if gone and may_wait:
+                    # All that were tried had just died: meanwhile one may be back.
+                    visit.excluded = tuple(node_id for node_id in visit.excluded if node_id not in gone)
+                    gone.clear()
+                    await pause(visit.exchange, COME_BACK_S * tries)
+                    continue
+                return self._none_left(call, candidate, attempt)
+            hedge_after_s = settings.hedge_after_s
+            if hedge_after_s is None or not call.stream:
+                ended = await self._attempts.make(visit, principal, call, candidate)
+            else:
+                ended = await self._hedger.make(visit, principal, call, candidate, hedge_after_s)
+            if isinstance(ended, PutBack):
+                return ended
+            attempt = ended
+            tries += 1
             if not attempt.retry:
                 return attempt
-            visit.excluded = (*visit.excluded, candidate.node_id)
-            self._observer.retried(candidate.node_id, _failure_name(attempt))
+            if attempt.gone:
+                gone.add(candidate.node_id)
+            if attempt.retry_after_s is None:
+                visit.excluded = (*visit.excluded, attempt.candidate.node_id)
+            self._observer.retried(candidate.node_id, failure_name(attempt))
+            await pause(visit.exchange, backoff_s(settings.retry_backoff_s, tries, self._chance()))
         if attempt is not None:
             return attempt
         return errors.CLIENT_CLOSED
 
-    def _pick(self, visit: Visit, principal: Principal, call: Call) -> tuple[Candidate, Call] | Refusal:
-        """A node for the call, or for the first of its model's fallbacks that has one."""
-        picked = self._scheduler.pick(_ask(visit, principal, call))
-        if isinstance(picked, Candidate):
-            return picked, call
-        for name in self._models.fallbacks(call.model) if not visit.excluded else ():
-            bounds = self._models.by_name.get(name)
-            if bounds is None:
-                continue
-            other = call.for_model(bounds.id)
-            candidate = self._scheduler.pick(_ask(visit, principal, other))
-            if isinstance(candidate, Candidate):
-                return candidate, other
-        return self._no_node(call, picked)
+    def _in_time(self, visit: Visit) -> bool:
+        settings = self.settings
+        return self._loop.time() < visit.arrived_s + min(settings.retry_budget_s, settings.timeouts.total_s)
+
+    async def _wait(self, visit: Visit, until_s: float) -> bool:
+        """Wait for a node that asked to be left alone; whether that was worth it."""
+        settings = self.settings
+        wait_s = max(0.0, until_s - self._loop.time())
+        deadline_s = visit.arrived_s + min(settings.retry_budget_s, settings.timeouts.total_s)
+        if wait_s > settings.retry_wait_s or until_s >= deadline_s:
+            return False
+        return await pause(visit.exchange, wait_s)
+
+    def _none_left(self, call: Call, none: NoNode, attempt: Attempt | None) -> Attempt | Refusal:
+        """What the caller is told; `attempt` is the last one, if there was any."""
+        retry_after_s = None
+        if none.returns_s is not None:
+            retry_after_s = max(1, math.ceil(none.returns_s - self._loop.time()))
+        if attempt is None:
+            refusal = self._no_node(call, none)
+            return refusal if retry_after_s is None else errors.busy(retry_after_s)
+        if none.reason is NoNodeReason.REGION_DOWN:
+            attempt.refusal = errors.REGION_DOWN
+        elif retry_after_s is not None and attempt.retry_after_s is not None:
+            busy = attempt.outcome is Outcome.REFUSED
+            attempt.refusal = (errors.busy if busy else errors.no_capacity)(retry_after_s)
+        return attempt
+
+    def _pick(self, visit: Visit, principal: Principal, call: Call) -> Candidate | NoNode:
+        self._picks += 1
+        if self._picks % MEASURE_ONE_IN != 1:
+            return self._scheduler.pick(_ask(visit, principal, call))
+        began_s = time.perf_counter()
+        found = self._scheduler.pick(_ask(visit, principal, call))
+        self._observer.picked(time.perf_counter() - began_s)
+        return found
+
+    def _pick_next(self, visit: Visit, principal: Principal, call: Call) -> Candidate | NoNode:
+        """A node for the rest of an answer: a stream that has begun is not held up by a node that is full."""
+        return self._scheduler.pick(msgspec.structs.replace(_ask(visit, principal, call), reserved=True))
 
     def _no_node(self, call: Call, no_node: NoNode) -> Refusal:
         if no_node.reason is NoNodeReason.UNKNOWN_MODEL and not self._models.is_configured(call.model):
             return errors.of_bad_request(model_not_found(call.model))
         if no_node.reason is NoNodeReason.NO_CAPACITY:
             return errors.SERVER_BUSY
+        if no_node.reason is NoNodeReason.REGION_DOWN:
+            return errors.REGION_DOWN
         return errors.NO_CAPACITY
-
-    async def _attempt(self, visit: Visit, principal: Principal, call: Call, candidate: Candidate) -> Attempt:
-        tokens = call.tokens_to_reserve
-        visit.attempts += 1
-        self._scheduler.dispatched(candidate, tokens)
-        self._observer.dispatched(call)
-        attempt: Attempt | None = None
-        started_s = self._loop.time()
-        try:
-            attempt = await self._relay(visit, principal, call, candidate)
-            return attempt
-        finally:
-            self._observer.undispatched(call)
-            self._finish_attempt(candidate, tokens, attempt, started_s)
-
-    async def _relay(self, visit: Visit, principal: Principal, call: Call, candidate: Candidate) -> Attempt:
-        node = candidate.node
-        total_deadline_s = visit.arrived_s + self.settings.timeouts.total_s
-        exchange = visit.exchange
-        fresh = False
-        while True:
-            try:
-                connection = await self._upstreams.origin(node).connect(fresh=fresh)
-            except ConnectFailed:
-                return Attempt(call, candidate, None, Outcome.UPSTREAM_ERROR, refusal=errors.UPSTREAM_ERROR, retry=True)
-            if not exchange.alive:
-                connection.close()
-                return Attempt(call, candidate, None, Outcome.CLIENT_CLOSED)
-            self._journal.intend(self._intent(visit, principal, call, node.id))
-            reader = _reader(call) if call.stream else None
-            head = visit.headers + STREAM_HEADERS
-            tap = None if visit.plan is None else visit.plan.tap.take
-            relay = Relay(exchange, head, reader, self._watchdog, self.settings.timeouts, total_deadline_s, tap)
-            request = self._upstreams.request(node, call, exchange, visit.request_id, principal.org_id)
-            ending = await relay.start(connection, request)
-            if relay.failure is Failure.STALE and not fresh and exchange.alive:
-                fresh = True  # the node had closed an idle connection: it has not seen this request
-                continue
-            return self._judge(visit, call, candidate, relay, ending)
-
-    def _judge(self, visit: Visit, call: Call, candidate: Candidate, relay: Relay, ending: Ending) -> Attempt:
-        """What an ended relay means for the caller, the ledger and the next attempt."""
-        begun = relay.passed
-        if ending is Ending.CLIENT_CLOSED:
-            usage, proof = self._evidence_of_partial(call, candidate, relay)
-            return Attempt(call, candidate, relay, Outcome.CLIENT_CLOSED, usage, proof)
-        if ending is Ending.WHOLE:
-            return self._judge_whole(call, candidate, relay)
-        if ending is Ending.STREAMED and relay.reader is not None and relay.reader.complete:
-            usage, proof = evidence.of_stream(call, relay.reader)
-            return Attempt(call, candidate, relay, Outcome.COMPLETED, usage, proof, relay.reader.finish_reason)
-        if ending is Ending.TIMEOUT:
-            usage, proof = self._evidence_of_partial(call, candidate, relay)
-            refusal = errors.STREAM_TIMEOUT if begun else errors.UPSTREAM_TIMEOUT
-            in_time = self._loop.time() < visit.arrived_s + self.settings.timeouts.total_s
-            return Attempt(
-                call, candidate, relay, Outcome.TIMEOUT, usage, proof, refusal=refusal, retry=in_time and not begun
-            )
-        if begun and relay.reader is not None:
-            usage, proof = evidence.of_stream(call, relay.reader)
-            return Attempt(call, candidate, relay, Outcome.TRUNCATED, usage, proof, refusal=errors.TRUNCATED)
-        return Attempt(call, candidate, relay, Outcome.UPSTREAM_ERROR, refusal=errors.UPSTREAM_ERROR, retry=True)
-
-    def _judge_whole(self, call: Call, candidate: Candidate, relay: Relay) -> Attempt:
-        status = relay.status
-        if 200 <= status < 300:
-            body = relay.body
-            answer = read_answer(call.endpoint.dialect, body)
-            if answer is None:
-                return Attempt(
-                    call, candidate, relay, Outcome.UPSTREAM_ERROR, refusal=errors.UPSTREAM_ERROR, retry=True
-                )
-            usage, proof = evidence.of_whole(call, answer.usage, len(body))
-            return Attempt(call, candidate, relay, Outcome.COMPLETED, usage, proof, answer.finish_reason)
-        if status in _RETRYABLE_STATUSES or status >= 500 or status < 400:
-            refusal = errors.SERVER_BUSY if status == 429 else errors.UPSTREAM_ERROR
-            outcome = Outcome.REFUSED if status == 429 else Outcome.UPSTREAM_ERROR
-            return Attempt(call, candidate, relay, outcome, refusal=refusal, retry=True)
-        return Attempt(call, candidate, relay, Outcome.REFUSED)  # the caller's own mistake: the engine's words stand
-
-    def _evidence_of_partial(self, call: Call, candidate: Candidate, relay: Relay) -> tuple[Usage, Evidence]:
-        if relay.reader is not None:
-            return evidence.of_stream(call, relay.reader)
-        elapsed_s = self._loop.time() - relay.started_s
-        return evidence.of_abandoned(call, elapsed_s, self._pace_s.get((candidate.node_id, call.model)))
-
-    def _finish_attempt(self, candidate: Candidate, tokens: int, attempt: Attempt | None, started_s: float) -> None:
-        ok: bool | None = None
-        first_token_ms = None
-        if attempt is not None:
-            if attempt.outcome is not Outcome.CLIENT_CLOSED:
-                ok = attempt.outcome in (Outcome.COMPLETED, Outcome.REFUSED)
-                if not ok:
-                    self._observer.failed(_failure_name(attempt))
-            relay = attempt.relay
-            if relay is not None and relay.first_byte_s is not None and ok:
-                first_token_ms = (relay.first_byte_s - started_s) * 1000.0 if relay.streaming else None
-            if attempt.outcome is Outcome.COMPLETED and attempt.usage.completion_tokens and not attempt.call.stream:
-                pace_s = (self._loop.time() - started_s) / attempt.usage.completion_tokens
-                key = (candidate.node_id, attempt.call.model)
-                known_s = self._pace_s.get(key, pace_s)
-                self._pace_s[key] = known_s + 0.2 * (pace_s - known_s)
-        self._scheduler.finished(candidate, tokens, ok=ok, first_token_ms=first_token_ms)
-
-    def _intent(self, visit: Visit, principal: Principal, call: Call, node_id: NodeId) -> Intent:
-        return Intent(
-            visit.request_id,
-            visit.arrived_ns // 1000,
-            principal.org_id,
-            principal.env_id,
-            principal.key_id,
-            call.endpoint.name,
-            call.model,
-            principal.region or self.settings.region,
-            node_id,
-            call.prompt_tokens_estimate,
-        )
-
-
-def _reader(call: Call) -> StreamReader:
-    return stream_reader(call.endpoint.dialect, asked_for_usage=call.asked_for_usage, choices=call.choices)
-
-
-def _failure_name(attempt: Attempt) -> str:
-    """One of the words that the metrics know."""
-    relay = attempt.relay
-    if relay is None:
-        return "connect"
-    if attempt.outcome is Outcome.TIMEOUT:
-        return "timeout"
-    if relay.failure in (Failure.RESET, Failure.CUT, Failure.STALE):
-        return "reset"
-    return "status" if relay.status >= 400 else "malformed"
 
 
 def _ask(visit: Visit, principal: Principal, call: Call) -> Ask:
-    return Ask(call.model, principal.org_id, principal.region, call.tokens_to_reserve, call.prefix_hash, visit.excluded)
+    return Ask(
+        call.model,
+        principal.org_id,
+        principal.region,
+        call.tokens_to_reserve,
+        call.prefix_hash,
+        visit.excluded,
+        reserved=visit.covered,
+        region_strict=principal.data_residency,
+        region_fallbacks=principal.region_fallbacks,
+        allowed_regions=principal.allowed_regions,
+        journey=visit.journey,
+    )

@@ -9,8 +9,9 @@ from typing import Final
 import msgspec
 
 from crosslogic.cache.idempotency.service import Problem
+from crosslogic.gateway.fitting import Exceeded
 from crosslogic.gateway.request import BadRequest, model_not_found
-from crosslogic.limits.model import Rejected
+from crosslogic.limits.model import Dimension, Layer, Rejected
 from crosslogic.tenancy import scope_check
 
 JSON_HEADER: Final = b"content-type: application/json\r\n"
@@ -25,6 +26,7 @@ class Refusal(msgspec.Struct, frozen=True):
     message: str
     param: str | None = None
     retry_after_s: int | None = None
+    limit: tuple[str, str] | None = None  # layer and dimension of the ceiling that refuses
 
     def body(self) -> bytes:
         return msgspec.json.encode({"type": "error", "error": self._error()})
@@ -43,11 +45,26 @@ class Refusal(msgspec.Struct, frozen=True):
         return JSON_HEADER + b"retry-after: %d\r\n" % self.retry_after_s
 
     def _error(self) -> dict[str, str | None]:
-        return {"message": self.message, "type": self.type, "code": self.code, "param": self.param}
+        told = {"message": self.message, "type": self.type, "code": self.code, "param": self.param}
+        if self.limit is not None:
+            told["layer"], told["dimension"] = self.limit
+        return told
 
 
 def _refusal(status: int, kind: str, code: str, message: str, retry_after_s: int | None = None) -> Refusal:
     return Refusal(status, kind, code, message, None, retry_after_s)
+
+
+class _Error(msgspec.Struct):
+    message: str
+    type: str | None = None
+    code: int | str | None = None
+    status: int | None = None
+    param: str | None = None
+
+
+class _ErrorEvent(msgspec.Struct):
+    error: _Error
 
 
 MISSING_KEY = _refusal(
@@ -66,17 +83,26 @@ NOT_FOUND = _refusal(404, "invalid_request_error", "not_found", "there is nothin
 METHOD_NOT_ALLOWED = _refusal(405, "invalid_request_error", "method_not_allowed", "use another HTTP method here")
 SERVER_BUSY = _refusal(429, "server_error", "server_busy", "all nodes for this model are busy", 2)
 NO_CAPACITY = _refusal(503, "server_error", "no_capacity", "no node can serve this model at present", 5)
+REGION_DOWN = _refusal(
+    503, "server_error", "region_unavailable", "your region is down, and few of its requests may be served elsewhere", 5
+)
 UPSTREAM_ERROR = _refusal(502, "server_error", "upstream_error", "the model server failed to answer")
 UPSTREAM_TIMEOUT = _refusal(504, "server_error", "upstream_timeout", "the model server did not answer in time")
 TRUNCATED = _refusal(502, "server_error", "upstream_error", "the answer was cut short by a failure; it is not complete")
 STREAM_TIMEOUT = _refusal(504, "server_error", "upstream_timeout", "the answer stopped arriving; it is not complete")
+TENANTS_UNKNOWN = _refusal(
+    503, "server_error", "tenants_unknown", "who may call cannot be told at present; try again later", 5
+)
 NOT_RECORDED = _refusal(503, "server_error", "usage_not_recorded", "the answer could not be recorded; try again", 5)
 INTERNAL_ERROR = _refusal(500, "server_error", "internal_error", "internal error")
+# 410: clients do not try it again by themselves, as they would after 409 or 429.
+REMOVED_FROM_QUEUE = _refusal(
+    410, "invalid_request_error", "removed_from_queue", "this request was taken out of the queue before its turn"
+)
 CLIENT_CLOSED = _refusal(499, "client_error", "client_closed", "the caller left")  # for log and metrics only
 
 
 BY_SCOPE: Final = {
-    scope_check.IP_NOT_ALLOWED: INVALID_KEY,  # whoever has a stolen key learns nothing of it
     scope_check.PLAN_WITHOUT_API: _refusal(
         403, "permission_error", scope_check.PLAN_WITHOUT_API, "this tenant's plan does not include the API"
     ),
@@ -117,22 +143,71 @@ def busy(retry_after_s: int) -> Refusal:
     return msgspec.structs.replace(SERVER_BUSY, retry_after_s=retry_after_s)
 
 
+def too_many_bad_keys(retry_after_s: int) -> Refusal:
+    """429 for one more bad key from an address that has sent too many; a key that is known still works there."""
+    message = "too many requests with invalid API keys came from this address; a valid key is not affected"
+    return _refusal(429, "rate_limit_error", "too_many_bad_keys", message, retry_after_s)
+
+
 def of_bad_request(error: BadRequest) -> Refusal:
     return Refusal(error.status, "invalid_request_error", error.code, str(error), error.param)
+
+
+def of_error_event(data: bytes) -> Refusal | None:
+    """What an engine says in a stream's first event where it might have said it by status, if it is about the caller.
+
+    None for what is the engine's own trouble, or might go better elsewhere.
+    """
+    try:
+        error = msgspec.json.decode(data, type=_ErrorEvent).error
+        status = int(error.code or error.status or 0)
+    except (msgspec.MsgspecError, ValueError, TypeError):
+        return None
+    if status not in (400, 413, 415, 422):
+        return None
+    return Refusal(status, error.type or "invalid_request_error", str(error.code), error.message, error.param)
 
 
 def model_refusal(name: str) -> Refusal:
     return of_bad_request(model_not_found(name))
 
 
-def of_rejection(rejection: Rejected) -> Refusal:
-    """429 for a caller over a limit, naming the layer and dimension (architecture document §16).
+def no_capacity(retry_after_s: int) -> Refusal:
+    """503 where every node asked to be left alone for a while."""
+    return msgspec.structs.replace(NO_CAPACITY, retry_after_s=retry_after_s)
 
-    When to come back stands in the headers that the limits themselves write.
+
+def of_rejection(rejection: Rejected) -> Refusal:
+    """429 for a caller that is too quick, 403 for one whose quota is used up (architecture document §16).
+
+    Layer and dimension are named. When to come back stands in the headers that the limits themselves write.
     """
-    limit = f"the {rejection.layer.value} limit on {rejection.dimension.value.replace('_', ' ')}"
+    limit = f"the {shown_layer(rejection.layer)} limit on {_words(rejection.dimension)}"
     if rejection.too_large:
         message = f"this request alone is larger than {limit} allows; ask for less"
     else:
         message = f"{limit} is reached; try again in {rejection.retry_after_s:.1f} s"
-    return _refusal(429, "rate_limit_error", "rate_limit_exceeded", message)
+    return _over(rejection.layer, rejection.dimension, message, quota=rejection.quota)
+
+
+def of_excess(excess: Exceeded) -> Refusal:
+    """403 for a request that is larger than any of its caller's may be: waiting does not help."""
+    whose, what = shown_layer(excess.layer), _words(excess.dimension)
+    message = f"this request is larger than the {whose} limit of {excess.most} on {what} allows; ask for less"
+    return _over(excess.layer, excess.dimension, message, quota=True)
+
+
+def shown_layer(layer: Layer) -> str:
+    """Whose limit, as far as it is the caller's business: what others use of the platform is not."""
+    return layer.value if layer in (Layer.ORG, Layer.ENV, Layer.KEY) else "platform"
+
+
+def _over(layer: Layer, dimension: Dimension, message: str, *, quota: bool) -> Refusal:
+    limit = (shown_layer(layer), dimension.value)
+    if quota:
+        return Refusal(403, "permission_error", "quota_exceeded", message, limit=limit)
+    return Refusal(429, "rate_limit_error", "rate_limit_exceeded", message, limit=limit)
+
+
+def _words(dimension: Dimension) -> str:
+    return dimension.value.replace("_", " ")

@@ -15,6 +15,7 @@ class ModelSetting(msgspec.Struct, frozen=True):
     context_window: int | None = None
     max_output_tokens: int | None = None
     fallbacks: tuple[str, ...] = ()  # models to serve instead, in this order, when no node can serve this one
+    fallbacks_by_environment: Mapping[str, tuple[str, ...]] = {}  # by the environment's name, in place of `fallbacks`
 
 
 class ModelTable:
@@ -42,9 +43,12 @@ class ModelTable:
     def is_configured(self, model: str) -> bool:
         return model in self._settings
 
-    def fallbacks(self, model: str) -> tuple[str, ...]:
+    def fallbacks(self, model: str, env_name: str) -> tuple[str, ...]:
+        """Names of the models that may answer instead of this one, in their order."""
         setting = self._settings.get(model)
-        return setting.fallbacks if setting is not None else ()
+        if setting is None:
+            return ()
+        return setting.fallbacks_by_environment.get(env_name, setting.fallbacks)
 
     def _rebuild(self) -> None:
         table: dict[str, ModelBounds] = {}

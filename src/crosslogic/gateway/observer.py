@@ -1,16 +1,23 @@
 """What the request path tells the outside: metrics and one access-log line for each request. It never waits."""
 
+import logging
 import time
 
 from crosslogic.gateway.endpoints import Endpoint
 from crosslogic.gateway.errors import Refusal
 from crosslogic.gateway.request import Call
 from crosslogic.kernel.ids import NodeId
-from crosslogic.limits.model import Rejected
+from crosslogic.limits.model import Dimension, Layer
 from crosslogic.metering.model import UsageRecord
+from crosslogic.queueing.model import ShedReason, TrafficClass
 from crosslogic.telemetry.log import Access, LogWriter
 from crosslogic.telemetry.metrics import Metrics
 from crosslogic.tenancy.model import Principal
+
+_log = logging.getLogger(__name__)
+
+
+_debug_log = logging.getLogger(__name__)
 
 
 class TelemetryObserver:
@@ -83,11 +90,36 @@ class TelemetryObserver:
                 )
             )
 
-    def rate_limited(self, rejection: Rejected) -> None:
-        self._metrics.rate_limited(rejection.layer, rejection.dimension)
+    def rate_limited(self, layer: Layer, dimension: Dimension) -> None:
+        self._metrics.rate_limited(layer, dimension)
+
+    def shadowed(self, layer: Layer, dimension: Dimension) -> None:
+        self._metrics.shadowed(layer, dimension)
+        _debug_log.debug("the %s limit on %s is exceeded in shadow", layer.value, dimension.value)
+
+    def bad_key_slowed(self) -> None:
+        self._metrics.bad_key_slowed()
+
+    def picked(self, duration_s: float) -> None:
+        self._metrics.picked(duration_s)
+
+    def waited(self, waited_s: float) -> None:
+        self._metrics.queue_waited(waited_s)
+
+    def shed(self, reason: ShedReason, traffic: TrafficClass) -> None:
+        self._metrics.queue_shed(reason, traffic.name.lower())
+
+    def put_back(self) -> None:
+        self._metrics.queue_preempted()
 
     def retried(self, node_id: NodeId, failure: str) -> None:
         self._metrics.retried()
+
+    def rescued(self, way: str) -> None:
+        self._metrics.rescued(way)
+
+    def left_out(self, node_id: NodeId, events: int) -> None:
+        _log.warning("%d events of node %s are no JSON and were left out", events, node_id)
 
     def failed(self, failure: str) -> None:
         self._metrics.upstream_failed(failure)

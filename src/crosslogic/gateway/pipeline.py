@@ -11,6 +11,8 @@ Invariants:
 
 import asyncio
 import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 
 import msgspec
 
@@ -18,27 +20,49 @@ from crosslogic.cache.idempotency.service import Problem
 from crosslogic.cache.replay import replay
 from crosslogic.cache.service import Answers, Found, Plan
 from crosslogic.gateway import errors
-from crosslogic.gateway.again import answered_of, question_of, record_of_hit
+from crosslogic.gateway.again import answered_of, question_of
 from crosslogic.gateway.dispatch import Dispatcher
-from crosslogic.gateway.endpoints import Dialect, Endpoint
+from crosslogic.gateway.endpoints import Endpoint
 from crosslogic.gateway.errors import Refusal
+from crosslogic.gateway.fitting import Exceeded, exceeded, fit
 from crosslogic.gateway.models import ModelTable
+from crosslogic.gateway.picture import Picture
 from crosslogic.gateway.prompt_count import PromptCounter
+from crosslogic.gateway.records import record_of, record_of_hit
 from crosslogic.gateway.request import BadRequest, Call, model_not_found, read_call
-from crosslogic.gateway.sse import STREAM_HEADERS
-from crosslogic.gateway.stream import DONE_EVENT
+from crosslogic.gateway.telling import show_end, tell
 from crosslogic.gateway.visit import Attempt, Observer, Visit
 from crosslogic.kernel.errors import Unavailable
 from crosslogic.kernel.ids import new_request_id
 from crosslogic.limits.headers import header_block
-from crosslogic.limits.model import Admitted, Rejected
+from crosslogic.limits.model import NO_DEMAND, Admitted, Demand, Dimension, Layer, Rejected, Scope
 from crosslogic.limits.ports import Limiter
 from crosslogic.metering.model import Evidence, Outcome, UsageRecord
 from crosslogic.metering.ports import Journal
 from crosslogic.net.exchange import Exchange
+from crosslogic.pricing.estimate import CostEstimates
+from crosslogic.tenancy.bounds import Bounds
 from crosslogic.tenancy.model import Principal, Role
 from crosslogic.tenancy.ports import UserManager
-from crosslogic.tenancy.scope_check import refusal_of
+from crosslogic.tenancy.scope_check import comes_from_elsewhere, refusal_of
+from crosslogic.tenancy.strangers import Strangers
+
+ScopesFor = Callable[[Principal, str], Sequence[Scope]]
+"""What a request of this principal for this model is admitted against; the same tuple each time, for limiters know it
+by identity."""
+
+
+def _own_scopes(principal: Principal, _model: str) -> Sequence[Scope]:
+    """Where nobody has reserved anything."""
+    return principal.scopes
+
+
+CapMet = Callable[[Layer, str], None]
+"""Told of each refusal by the month's spending cap of an org or environment, with its id."""
+
+
+def _nobody_asks(_layer: Layer, _entity_id: str) -> None:
+    """Where caps only refuse."""
 
 
 class Pipeline:
@@ -55,8 +79,18 @@ class Pipeline:
         journal: Journal,
         observer: Observer,
         answers: Answers,
+        strangers: Strangers,
+        costs: CostEstimates,
+        picture: Picture,
+        scopes_for: ScopesFor = _own_scopes,
+        cap_met: CapMet = _nobody_asks,
     ) -> None:
+        self._costs = costs
+        self._cap_met = cap_met
+        self._scopes_for = scopes_for
         self._answers = answers
+        self._strangers = strangers
+        self._picture = picture
         self.users = users
         self._models = models
         self._limiter = limiter
@@ -86,19 +120,21 @@ class Pipeline:
             return
         visit.principal = principal
         call = self._read(visit, principal, address)
+        if principal.bounds is not None and isinstance(call, Call):
+            call = self._fit(visit, principal, principal.bounds, call)
         if isinstance(call, Refusal):
-            self._refuse(visit, call)
+            await self._turn_down(visit, principal, "", call)
             return
         plan = self._answers.plan(
             lambda: question_of(visit, principal, call),
-            principal.env_id,
+            principal.cache,
             exchange.header(b"x-cache"),
             exchange.header(b"idempotency-key"),
         )
         if plan is None:
             await self._admit(visit, principal, call, None)
         elif isinstance(plan, Problem):
-            self._refuse(visit, errors.BY_PROBLEM[plan])
+            await self._turn_down(visit, principal, call.model, errors.BY_PROBLEM[plan])
         else:
             await self._serve_planned(visit, principal, call, plan)
 
@@ -107,7 +143,7 @@ class Pipeline:
         try:
             found = await self._answers.find(plan, lambda: visit.exchange.alive)
             if isinstance(found, Problem):
-                self._refuse(visit, errors.BY_PROBLEM[found])
+                await self._turn_down(visit, principal, call.model, errors.BY_PROBLEM[found])
                 return
             if found is None:
                 visit.plan = plan
@@ -118,13 +154,24 @@ class Pipeline:
 
     async def _admit(self, visit: Visit, principal: Principal, call: Call, found: Found | None) -> None:
         """`found`: an answer that is given again, which takes a request's place in the limits, but no tokens."""
-        tokens = call.reservation(principal.reservable_tokens) if found is None else 0
-        admission = await self._limiter.admit(principal.scopes, tokens)
+        demand = NO_DEMAND
+        if found is None:
+            demand = call.demand(principal.reservable_tokens, principal.reservable_output_tokens)
+            if visit.cost_pusd:
+                demand = Demand(demand.input_tokens, demand.output_tokens, visit.cost_pusd)
+        admission = await self._limiter.admit(self._scopes_for(principal, call.model), demand)
         visit.headers += header_block(admission)
+        if isinstance(admission, Admitted) and admission.shadowed:
+            for layer, dimension in admission.shadowed:
+                self._observer.shadowed(layer, dimension)
         if isinstance(admission, Rejected):
-            self._observer.rate_limited(admission)
+            self._observer.rate_limited(admission.layer, admission.dimension)
+            if admission.dimension is Dimension.SPEND_PER_MONTH and admission.layer in (Layer.ORG, Layer.ENV):
+                owner = principal.org_id if admission.layer is Layer.ORG else principal.env_id
+                self._cap_met(admission.layer, owner)
             self._refuse(visit, errors.of_rejection(admission))
         elif found is None:
+            visit.covered = admission.covered
             await self._serve_admitted(visit, principal, call, admission)
         else:
             await self._give_again(visit, principal, call, found, admission)
@@ -145,18 +192,38 @@ class Pipeline:
                 self._observer.finished(visit.shown_id, record)
             await replay(found.recording, visit.exchange, visit.headers + found.headers)
         finally:
-            self._limiter.settle(admission, 0)
+            self._limiter.settle(admission, NO_DEMAND)
 
     def authenticate(self, exchange: Exchange) -> Principal | Refusal:
-        """Who calls, from memory alone (architecture document §9)."""
+        """Who calls, from memory alone (architecture document §9), unless memory is too old to go by."""
+        if self._picture.outdated:
+            return errors.TENANTS_UNKNOWN
         token = _token(exchange)
         principal = self.users.resolve(token)  # without a token: somebody only where keys are off
-        return _judged(principal, token)
+        return _judged(principal, token, exchange)
+
+    def identify(self, exchange: Exchange) -> Principal | Refusal:
+        """`authenticate` where nothing is asked of a token's issuer."""
+        principal = self.authenticate(exchange)
+        return self._turned_away(exchange) if principal is errors.INVALID_KEY else principal
 
     async def _authenticate_unknown(self, exchange: Exchange) -> Principal | Refusal:
-        """A token that memory does not know, but perhaps its issuer does."""
+        """A token that memory does not know, but perhaps its issuer does: who guesses does not make us ask."""
+        if self._strangers.wait_s(exchange.client_ip, self._loop.time()) is not None:
+            return self._turned_away(exchange)
         token = _token(exchange)
-        return _judged(await self.users.authenticate(token), token)
+        principal = _judged(await self.users.authenticate(token), token, exchange)
+        return self._turned_away(exchange) if principal is errors.INVALID_KEY else principal
+
+    def _turned_away(self, exchange: Exchange) -> Refusal:
+        """The answer to a bad key, or to a good one that must not be told apart from it."""
+        now_s = self._loop.time()
+        wait_s = self._strangers.wait_s(exchange.client_ip, now_s)
+        if wait_s is None:
+            self._strangers.failed(exchange.client_ip, now_s)
+            return errors.INVALID_KEY
+        self._observer.bad_key_slowed()
+        return errors.too_many_bad_keys(wait_s)
 
     def _read(self, visit: Visit, principal: Principal, address: tuple[str, str, str] | None) -> Call | Refusal:
         if principal.role is Role.READ_ONLY:
@@ -179,14 +246,13 @@ class Pipeline:
         if principal.allowed_models is not None and call.model not in principal.allowed_models:
             return errors.of_bad_request(model_not_found(call.model))
         if principal.restricted:
-            exchange = visit.exchange
-            reason = refusal_of(principal, visit.endpoint.name, call.model, exchange.client_ip, principal.region)
+            reason = refusal_of(principal, visit.endpoint.name, call.model)
             if reason is not None:
                 return errors.BY_SCOPE[reason]
         return call
 
     async def _serve_admitted(self, visit: Visit, principal: Principal, call: Call, admission: Admitted) -> None:
-        tokens_used: int | None = None
+        used: Demand | None = None
         try:
             attempt = await self._dispatcher.answer(visit, principal, call)
             if isinstance(attempt, Refusal):
@@ -195,17 +261,51 @@ class Pipeline:
             ended_s = self._loop.time()
             if attempt.outcome is Outcome.CLIENT_CLOSED:
                 await self._count_prompt(attempt)
-            record = self._record_of(visit, principal, attempt, ended_s)
+            record = record_of(visit, principal, attempt, ended_s)
             durable = self._journal.record(record)
-            if attempt.outcome is Outcome.COMPLETED or record.total_tokens:
-                tokens_used = record.total_tokens
+            worked = attempt.worked
+            # Who leaves before the first token pays nothing, but a node has read its prompt: that was a request.
+            left = attempt.outcome is Outcome.CLIENT_CLOSED and attempt.relay is not None
+            if attempt.outcome is Outcome.COMPLETED or left or worked.prompt_tokens + worked.completion_tokens:
+                used = Demand(worked.prompt_tokens, worked.completion_tokens, self._cost_of(principal, record))
         finally:
-            if tokens_used is None:
+            if used is None:
                 self._limiter.release(admission)
             else:
-                self._limiter.settle(admission, tokens_used)
+                self._limiter.settle(admission, used)
         self._observer.finished(visit.shown_id, record)
         await self._end(visit, attempt, durable)
+
+    def _fit(self, visit: Visit, principal: Principal, bounds: Bounds, call: Call) -> Call | Refusal:
+        """The call as its principal's requests may be, with what it may cost at most in the visit."""
+        watched = exceeded(call, bounds.watched)
+        if watched is not None:
+            self._observer.shadowed(watched.layer, watched.dimension)
+        named = self._models.by_name
+        fallbacks = (named.get(name) for name in self._models.fallbacks(call.model, principal.env_name))
+        models = (call.model, *(other.id for other in fallbacks if other is not None))
+        known = named.get(call.model)
+        fitted = fit(call, bounds, known, self._costs, models, principal.price_per_token_pusd, principal.org_id)
+        if isinstance(fitted, Exceeded):
+            self._observer.rate_limited(fitted.layer, fitted.dimension)
+            return errors.of_excess(fitted)
+        visit.cost_pusd = fitted.cost_pusd
+        visit.shortened = fitted.call is not call
+        return fitted.call
+
+    def _cost_of(self, principal: Principal, record: UsageRecord) -> int:
+        """What the ledger will say, where money is counted."""
+        if principal.bounds is None or not principal.bounds.counts_money:
+            return 0
+        return self._costs.of(
+            record,
+            record.model,
+            record.region,
+            principal.price_per_token_pusd,
+            org_id=record.org_id,
+            endpoint=record.endpoint,
+            at=datetime.fromtimestamp(record.timestamp_us / 1e6, UTC),
+        )
 
     async def _count_prompt(self, attempt: Attempt) -> None:
         """Put the node's number of prompt tokens in the place of our estimate."""
@@ -220,78 +320,30 @@ class Pipeline:
 
     async def _end(self, visit: Visit, attempt: Attempt, durable: "asyncio.Future[None]") -> None:
         """Show the caller the end, once the record is durable."""
-        exchange = visit.exchange
         try:
             await durable
         except Unavailable:
             if attempt.outcome is Outcome.COMPLETED:
                 attempt.refusal = errors.NOT_RECORDED
         if visit.plan is not None and attempt.outcome is Outcome.COMPLETED and attempt.refusal is None:
-            await self._answers.keep(visit.plan, answered_of(visit, attempt))
-        if not exchange.alive:
-            return
-        relay = attempt.relay
-        if attempt.refusal is not None or relay is None:
-            self._tell(visit, attempt.refusal or errors.UPSTREAM_ERROR)
-        elif relay.streaming and relay.reader is not None:
-            end = relay.reader.held_end or (DONE_EVENT if visit.endpoint.dialect is Dialect.OPENAI else b"")
-            if exchange.started:
-                exchange.end(end)
-            else:
-                exchange.respond(200, visit.headers + STREAM_HEADERS, end)
-        elif exchange.started:
-            # Only comments about the queue have gone out: what the engine says instead of a stream follows as an event.
-            exchange.write(b"data: %b\n\n" % b" ".join(relay.body.splitlines()))
-            exchange.abort()
-        else:
-            content_type = relay.content_type or b"application/json"
-            exchange.respond(relay.status, visit.headers + b"content-type: %b\r\n" % content_type, relay.body)
+            await self._answers.keep(visit.plan, answered_of(attempt))
+        if visit.exchange.alive:
+            show_end(visit, attempt)
+
+    async def _turn_down(self, visit: Visit, principal: Principal, model: str, refusal: Refusal) -> None:
+        """Refuse a caller that we know before it has asked the limits: it is told where it stands in them all the
+        same, as with every answer."""
+        visit.headers += await self.room_left(principal, model)
+        self._refuse(visit, refusal)
+
+    async def room_left(self, principal: Principal, model: str = "") -> bytes:
+        """The headers that tell what the limits leave, where nothing is asked of them."""
+        return header_block(await self._limiter.look(self._scopes_for(principal, model)))
 
     def _refuse(self, visit: Visit, refusal: Refusal) -> None:
         duration_s = self._loop.time() - visit.arrived_s
         self._observer.refused(visit.shown_id, visit.endpoint, visit.principal, refusal, duration_s)
-        self._tell(visit, refusal)
-
-    def _tell(self, visit: Visit, refusal: Refusal) -> None:
-        exchange = visit.exchange
-        if not exchange.started:
-            exchange.respond(refusal.status, visit.headers + refusal.header_lines(), refusal.body())
-            return
-        # The stream has begun: an error event, and then no proper end, so that nobody takes it for a success.
-        exchange.write(refusal.chat_event() if visit.endpoint.dialect is Dialect.OPENAI else refusal.event())
-        exchange.abort()
-
-    def _record_of(self, visit: Visit, principal: Principal, attempt: Attempt, ended_s: float) -> UsageRecord:
-        call, relay = attempt.call, attempt.relay
-        first_token_ms = None
-        if relay is not None and relay.first_byte_s is not None and relay.streaming:
-            first_token_ms = int((relay.first_byte_s - visit.arrived_s) * 1000)
-        status = attempt.refusal.status if attempt.refusal is not None else (relay.status if relay else 0)
-        usage = attempt.usage
-        return UsageRecord(
-            visit.request_id,
-            visit.arrived_ns // 1000,
-            principal.org_id,
-            principal.env_id,
-            principal.key_id,
-            call.endpoint.name,
-            call.model,
-            attempt.candidate.node.region,
-            attempt.candidate.node_id,
-            usage.prompt_tokens,
-            usage.completion_tokens,
-            usage.cached_tokens,
-            usage.reasoning_tokens,
-            attempt.evidence,
-            attempt.outcome,
-            attempt.finish_reason,
-            499 if attempt.outcome is Outcome.CLIENT_CLOSED else status,
-            call.stream,
-            visit.attempts,
-            int((ended_s - visit.arrived_s) * 1000),
-            first_token_ms,
-            None if visit.shown_id == visit.request_id.encode() else visit.shown_id.decode(),
-        )
+        tell(visit, refusal)
 
 
 def is_home(principal: Principal, org: str, env: str) -> bool:
@@ -307,9 +359,11 @@ def _token(exchange: Exchange) -> bytes:
     return token.strip() if scheme.lower() == b"bearer" else b""
 
 
-def _judged(principal: Principal | None, token: bytes) -> Principal | Refusal:
+def _judged(principal: Principal | None, token: bytes, exchange: Exchange) -> Principal | Refusal:
     if principal is None:
         return errors.INVALID_KEY if token else errors.MISSING_KEY
+    if principal.networks is not None and comes_from_elsewhere(principal, exchange.client_ip):
+        return errors.INVALID_KEY
     if principal.refusal is not None:
         return errors.BY_PRINCIPAL_REFUSAL[principal.refusal]
     if principal.expires_at_s is not None and principal.expires_at_s <= time.time():

@@ -40,19 +40,41 @@ class PromptCounter:
         finally:
             self._running -= 1
 
+    async def tokens_of(self, node: Node, model: str, text: str) -> tuple[int, tuple[int, ...]] | None:
+        """How many tokens a text has for the node, and which (none where it does not tell); None as in `count`."""
+        path = backend_of(node.backend).tokenize_path
+        if path is None or self._running >= MOST_AT_ONCE:
+            return None
+        self._running += 1
+        try:
+            question = msgspec.json.encode({"model": model, "prompt": text, "add_special_tokens": False})
+            body = await self._answer(node, path, question)
+        finally:
+            self._running -= 1
+        try:
+            found = None if body is None else _tokens.decode(body)
+        except (msgspec.DecodeError, RecursionError):
+            return None
+        if found is None or found.count < 1:
+            return None
+        return found.count, found.tokens if len(found.tokens) == found.count else ()
+
     async def _ask(self, node: Node, path: str, question: bytes) -> int | None:
+        body = await self._answer(node, path, question)
+        return None if body is None else read_count(body)
+
+    async def _answer(self, node: Node, path: str, question: bytes) -> bytes | None:
         answer = _WholeAnswer()
         connection = None
         try:
             async with asyncio.timeout(self._timeout_s):
                 connection = await self._upstreams.origin(node).connect(fresh=True)
                 connection.send(answer, self._upstreams.post(node, path, question))
-                body = await answer.done
+                return await answer.done
         except (ConnectFailed, TimeoutError):
             if connection is not None:
                 connection.cancel()
             return None
-        return None if body is None else read_count(body)
 
 
 class _Question(msgspec.Struct):
@@ -65,6 +87,12 @@ class _Count(msgspec.Struct):
     count: int
 
 
+class _Tokens(msgspec.Struct):
+    count: int
+    tokens: tuple[int, ...] = ()
+
+
+_tokens = msgspec.json.Decoder(_Tokens)
 _questions = msgspec.json.Decoder(_Question)
 _counts = msgspec.json.Decoder(_Count)
 

@@ -13,6 +13,7 @@ import msgspec
 
 from crosslogic.gateway.endpoints import Dialect, Endpoint
 from crosslogic.kernel.errors import CrossLogicError
+from crosslogic.limits.model import Demand
 
 BYTES_PER_TOKEN = 4  # the usual estimate for English text and code
 MOST_BYTES_PER_TOKEN = 6  # above this hardly any prompt goes: only such a prompt is certainly over-long
@@ -39,24 +40,39 @@ class Call(msgspec.Struct, frozen=True):
     endpoint: Endpoint
     model: str  # canonical id, as the nodes know it
     stream: bool
-    choices: int
+    choices: int  # answers in all: `n` for each prompt
     prompt_tokens_estimate: int
     max_output_tokens: int  # 0 where nothing is generated
     asked_for_usage: bool  # the caller wants the usage chunk
     prefix_hash: int
     body: bytes  # what the node gets
     bounded: bool = True  # whether the caller said how long the answer may be
+    least_prompt_tokens: int = 0
 
     @property
     def tokens_to_reserve(self) -> int:
         return self.prompt_tokens_estimate + self.max_output_tokens * self.choices
 
-    def reservation(self, most: int | None) -> int:
-        """Tokens to reserve where at most `most` can be: without a bound of the caller's the default must give way."""
-        tokens = self.tokens_to_reserve
-        if most is None or self.bounded or tokens <= most:
-            return tokens
-        return max(most, self.prompt_tokens_estimate + self.choices)
+    def demand(self, most: int | None, most_output: int | None = None) -> Demand:
+        """What to reserve where at most `most` tokens and `most_output` tokens of output can be.
+
+        Without a bound of the caller's the default must give way, down to one token for each choice.
+        """
+        output = self.max_output_tokens * self.choices
+        if not self.bounded:
+            if most is not None and self.prompt_tokens_estimate + output > most:
+                output = max(most - self.prompt_tokens_estimate, self.choices)
+            if most_output is not None and output > most_output:
+                output = max(most_output, self.choices)
+        return Demand(self.prompt_tokens_estimate, output)
+
+    def bounded_by(self, most: int) -> "Call":
+        """The same call with the longest answer written into its body, where its caller said nothing.
+
+        It stays unbounded in the sense of `demand`: what is reserved of tokens is a guess, not the caller's word.
+        """
+        body = _replace(self.body, {self.endpoint.max_tokens_fields[-1]: most})
+        return msgspec.structs.replace(self, body=body, max_output_tokens=min(self.max_output_tokens, most))
 
     def for_model(self, model: str) -> "Call":
         """The same call for another model."""
@@ -103,6 +119,8 @@ class _Fields(msgspec.Struct):
 
 _decoder = msgspec.json.Decoder(_Fields)
 _object_decoder = msgspec.json.Decoder(dict[str, Raw])
+_list_decoder = msgspec.json.Decoder(list[Raw])
+_PROMPTS_BEGIN = (b'"', b"[", b"{")
 _INCLUDE_USAGE = b'{"stream_options":{"include_usage":true},'
 
 
@@ -127,7 +145,7 @@ def read_call(
         raise model_not_found(name)
     prompt = _prompt(endpoint, fields)
     stream = bool(fields.stream) and endpoint.streams
-    choices = _choices(fields.n)
+    choices = _choices(fields.n) * _prompts(endpoint, prompt)
     prompt_tokens, least_prompt_tokens = estimate_tokens(prompt)
     _check_prompt(least_prompt_tokens, bounds)
     asked_tokens = _asked_output_tokens(endpoint, fields, bounds)
@@ -151,6 +169,7 @@ def read_call(
         zlib.crc32(prompt[:PREFIX_BYTES]),
         body,
         asked_tokens is not None,
+        least_prompt_tokens,
     )
 
 
@@ -221,6 +240,13 @@ def _choices(n: int | None) -> int:
     if not 1 <= n <= MAX_CHOICES:
         raise BadRequest(f"n must be between 1 and {MAX_CHOICES}", code="invalid_value", param="n")
     return n
+
+
+def _prompts(endpoint: Endpoint, prompt: bytes) -> int:
+    """How many prompts a completion answers: those of a list, of which a list of token numbers is one."""
+    if endpoint.prompt_field != "prompt" or prompt[:1] != b"[" or prompt[1:].lstrip()[:1] not in _PROMPTS_BEGIN:
+        return 1
+    return len(_list_decoder.decode(prompt))
 
 
 def _check_prompt(least_prompt_tokens: int, bounds: ModelBounds) -> None:

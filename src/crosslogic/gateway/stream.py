@@ -4,7 +4,7 @@ Invariants, for any cut of the same bytes into packets:
 - only whole events are let through, and in their order;
 - the end of the answer (`data: [DONE]`, or the dialect's last event) is held back in `held_end`, so that the
   caller can be shown it only after the usage record is durable;
-- nothing that follows an error, or an event that is not JSON, is let through.
+- nothing that follows an error is let through; an event that is not JSON is left out and counted in `malformed`.
 
 Each event is decoded once, in passing, into the few fields that matter here, and relayed as the bytes that came:
 that costs under a microsecond, less than searching those bytes for what would make them interesting.
@@ -20,7 +20,10 @@ from crosslogic.gateway.endpoints import Dialect
 from crosslogic.metering.model import Usage
 
 MAX_EVENT_BYTES = 8 * 1024 * 1024
+MOST_PIECES = 512
+MAX_MALFORMED = 8  # events; what writes more nonsense than that is no answer
 DONE_EVENT = b"data: [DONE]\n\n"
+MESSAGE_STOP = b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
 _SEPARATOR = re.compile(rb"(\r\n\r\n|\n\n)")
 
 
@@ -28,7 +31,7 @@ class Fate(Enum):
     PASS = auto()
     DROP = auto()  # an event that the caller did not ask for
     END = auto()  # the answer is whole; this event and what follows are held back
-    FAIL = auto()  # the engine reports an error, or writes nonsense
+    FAIL = auto()  # the engine reports an error, or writes nothing but nonsense
 
 
 class StreamReader:
@@ -40,8 +43,10 @@ class StreamReader:
         self.finish_reason: str | None = None
         self.held_end = b""
         self.failed = False
+        self.error = b""  # what the engine says went wrong
         self.ended = False
         self.events_counted = 0  # events that carried generated tokens: about one token each
+        self.malformed = 0
         self._asked_for_usage = asked_for_usage
         self._open_choices = choices  # that have not said why they ended
         self._partial = b""
@@ -65,12 +70,15 @@ class StreamReader:
 
     @property
     def complete(self) -> bool:
-        """Whether the answer is whole: it ended, and said why or told its usage; or each of its choices said why."""
-        if self.failed:
-            return False
-        if self.ended:
-            return self.finish_reason is not None or self.usage is not None
-        return self._open_choices <= 0
+        """Whether the answer is whole: each of its choices said why it ended; or it ended, and told its usage."""
+        if self._open_choices <= 0:
+            return True  # whatever came after that: an error, the end of the connection, or nothing
+        return self.ended and not self.failed and (self.finish_reason is not None or self.usage is not None)
+
+    @property
+    def tokens_delivered(self) -> int:
+        """At least so many generated tokens has the caller seen."""
+        return self.events_counted
 
     def _keep_partial(self, data: bytes) -> bytes:
         """Split off the incomplete event at the end and keep it for the next packet."""
@@ -94,6 +102,7 @@ class StreamReader:
             self.held_end = event
         elif fate is Fate.FAIL:
             self.failed = True
+            self.error = self.error or data or b""  # what is said first
         return b""
 
     def _after_end(self, event: bytes) -> None:
@@ -109,12 +118,20 @@ class StreamReader:
         try:
             return self._read(data)
         except msgspec.ValidationError:
+            self._passes_unread()
             return Fate.PASS  # an engine's own invention: JSON, but of a type that nobody expects
         except (msgspec.DecodeError, RecursionError):
-            return Fate.FAIL
+            self.malformed += 1
+            return Fate.DROP if self.malformed <= MAX_MALFORMED else Fate.FAIL
 
     def _read(self, data: bytes) -> Fate:
         raise TypeError("a dialect must say what an event means")
+
+    def bound(self, most_chars: int) -> None:
+        """Keep no more than so much of what has passed."""
+
+    def _passes_unread(self) -> None:
+        """The caller gets something that we do not understand."""
 
 
 def _data_of(event: bytes) -> bytes | None:
@@ -129,7 +146,14 @@ class _ChunkDelta(msgspec.Struct, gc=False):
     role: object = None
     content: object = None
     reasoning_content: object = None
+    reasoning: object = None  # the same, as vLLM names it since 0.12
     tool_calls: object = None
+    function_call: object = None
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether there is nothing in it but role and content."""
+        return not (self.reasoning_content or self.reasoning or self.tool_calls or self.function_call)
 
 
 class _Choice(msgspec.Struct, gc=False):
@@ -144,9 +168,41 @@ class _Choice(msgspec.Struct, gc=False):
         delta = self.delta
         if delta is None:
             return self.finish_reason is None
-        if delta.content or delta.reasoning_content or delta.tool_calls:
+        if delta.content or not delta.is_plain:
             return True
         return delta.role is None and self.finish_reason is None
+
+
+class Kept:
+    """What the caller has of an answer of one choice, as far as it is text."""
+
+    __slots__ = ("event", "pieces", "plain", "reasoning")
+
+    def __init__(self, *, single: bool) -> None:
+        self.event = b""  # the last one's data: its names are those of the whole answer
+        self.pieces: list[str] = []
+        self.reasoning: list[str] = []
+        self.plain = single  # False: there is, or may be, more to it than text
+
+    def bound(self, most_chars: int) -> None:
+        """Called now and then: many short strings take the room of a long one several times over."""
+        if len(self.pieces) > MOST_PIECES:
+            text = "".join(self.pieces)
+            self.pieces = [text]
+            if len(text) > most_chars:
+                self.pieces, self.plain = [], False
+
+    def take_silent(self, choice: _Choice) -> None:
+        """An event without content: of a role, of reasoning, of a tool, of half a letter, of the end."""
+        if choice.delta is not None and not choice.delta.is_plain:
+            self.take_unusual(choice.delta)
+
+    def take_unusual(self, delta: _ChunkDelta) -> None:
+        reasoning = delta.reasoning or delta.reasoning_content
+        if isinstance(reasoning, str) and not (delta.content or delta.tool_calls or delta.function_call):
+            self.reasoning.append(reasoning)
+        else:
+            self.plain = False
 
 
 class _Chunk(msgspec.Struct, gc=False):
@@ -156,26 +212,54 @@ class _Chunk(msgspec.Struct, gc=False):
 
 
 class OpenAiStream(StreamReader):
-    """Chat completions and completions. The usage chunk is dropped when the caller did not ask for it."""
+    """Chat completions and completions. The usage chunk is dropped when the caller did not ask for it.
+
+    The text of a single choice is kept, for another node may have to go on from there (`gateway/rescue`): it has
+    been decoded anyhow.
+    """
 
     _chunks = msgspec.json.Decoder(_Chunk)
+
+    def __init__(self, *, asked_for_usage: bool, choices: int = 1) -> None:
+        super().__init__(asked_for_usage=asked_for_usage, choices=choices)
+        self.kept = Kept(single=choices == 1)
 
     def _read(self, data: bytes) -> Fate:
         chunk = self._chunks.decode(data)
         if chunk.error is not msgspec.UNSET and chunk.error != b"null":
             return Fate.FAIL
         if chunk.usage is not None:
-            self.usage = chunk.usage.usage() or self.usage
+            self.usage = self._usage_of(chunk.usage) or self.usage
             if not chunk.choices:
                 return Fate.PASS if self._asked_for_usage else Fate.DROP
+        kept = self.kept
+        kept.event = data
         carries_tokens = False
         for choice in chunk.choices:
+            delta = choice.delta
+            text = choice.text if delta is None else delta.content
+            if text and text.__class__ is str:
+                carries_tokens = True
+                kept.pieces.append(text)
+                if delta is not None and delta.tool_calls is not None:
+                    kept.take_unusual(delta)
+            else:
+                carries_tokens = carries_tokens or choice.carries_tokens()
+                kept.take_silent(choice)
             if choice.finish_reason is not None:
                 self.finish_reason = choice.finish_reason
                 self._open_choices -= 1
-            carries_tokens = carries_tokens or choice.carries_tokens()
         self.events_counted += carries_tokens
         return Fate.PASS
+
+    def bound(self, most_chars: int) -> None:
+        self.kept.bound(most_chars)
+
+    def _usage_of(self, usage: OpenAiUsage) -> Usage | None:
+        return usage.usage()
+
+    def _passes_unread(self) -> None:
+        self.kept.plain = False
 
 
 class _Response(msgspec.Struct):
@@ -270,6 +354,11 @@ _READERS: dict[Dialect, type[StreamReader]] = {
     Dialect.RESPONSES: ResponsesStream,
     Dialect.MESSAGES: MessagesStream,
 }
+
+
+def missing_end(dialect: Dialect) -> bytes:
+    """The end of a whole answer whose engine did not write it."""
+    return {Dialect.OPENAI: DONE_EVENT, Dialect.MESSAGES: MESSAGE_STOP}.get(dialect, b"")
 
 
 def stream_reader(dialect: Dialect, *, asked_for_usage: bool, choices: int = 1) -> StreamReader:

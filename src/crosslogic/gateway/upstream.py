@@ -4,11 +4,14 @@ from collections.abc import Iterable
 
 from crosslogic.cache.salt import Salts
 from crosslogic.fleet.backends.known import backend_of
+from crosslogic.fleet.endpoint import is_tunnel
+from crosslogic.fleet.identity import NodeIdentity
 from crosslogic.fleet.model import Node
 from crosslogic.gateway.request import Call
 from crosslogic.kernel.ids import NodeId, OrgId
-from crosslogic.net.client import Origin
+from crosslogic.net.client import Dial, Origin
 from crosslogic.net.exchange import Exchange
+from crosslogic.tunnel.hub import Hub, no_tunnels
 
 FORWARDED_HEADERS = (b"anthropic-version", b"anthropic-beta", b"traceparent", b"tracestate")
 
@@ -22,8 +25,11 @@ class Upstreams:
         connect_timeout_s: float,
         forwarded_headers: Iterable[bytes] = FORWARDED_HEADERS,
         salts: Salts | None = None,
+        tunnels: Hub | None = None,
     ) -> None:
-        """With `salts`, an org's prompts share an engine's prefix cache with nobody else's."""
+        """With `salts`, an org's prompts share an engine's prefix cache with nobody else's. Without `tunnels`, nodes
+        that can be reached by them only are out of reach."""
+        self._tunnels = tunnels
         self._salts = salts
         self._connect_timeout_s = connect_timeout_s
         self._forwarded = frozenset(forwarded_headers)
@@ -35,7 +41,7 @@ class Upstreams:
         present = {node.id: node for node in nodes}
         for node_id, (known, origin) in list(self._origins.items()):
             node = present.get(node_id)
-            if node is None or node.endpoint_url != known.endpoint_url or node.api_key != known.api_key:
+            if node is None or _address(node) != _address(known):
                 origin.close()
                 del self._origins[node_id]
                 self._heads = {key: head for key, head in self._heads.items() if key[0] != node_id}
@@ -44,8 +50,8 @@ class Upstreams:
         """Raises ConfigurationError when the node's address is none."""
         entry = self._origins.get(node.id)
         if entry is None:
-            entry = (node, Origin(node.endpoint_url, connect_timeout_s=self._connect_timeout_s))
-            self._origins[node.id] = entry
+            origin = Origin(node.endpoint_url, connect_timeout_s=self._connect_timeout_s, dial=self._dial(node))
+            entry = self._origins[node.id] = (node, origin)
         return entry[1]
 
     def request(self, node: Node, call: Call, exchange: Exchange, request_id: str, org_id: OrgId) -> bytes:
@@ -69,6 +75,12 @@ class Upstreams:
             origin.close()
         self._origins.clear()
 
+    def _dial(self, node: Node) -> Dial | None:
+        """Through the tunnel of whoever has this node's certificate, and its owner's; None: by the node's address."""
+        if not is_tunnel(node.endpoint_url):
+            return None
+        return no_tunnels if self._tunnels is None else self._tunnels.dial_of(NodeIdentity(node.id, node.org_id))
+
     def _known_head(self, node: Node, path: str) -> bytes:
         head = self._heads.get((node.id, path))
         if head is None:
@@ -84,3 +96,7 @@ class Upstreams:
         if node.api_key:
             lines.append(b"authorization: Bearer %b\r\n" % node.api_key.encode())
         return b"".join(lines)
+
+
+def _address(node: Node) -> tuple[object, ...]:
+    return node.endpoint_url, node.api_key, node.org_id

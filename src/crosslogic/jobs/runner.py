@@ -1,6 +1,7 @@
 """Runs the table of periodic jobs.
 
-Invariants: one run of a job at a time; a job that fails or hangs disturbs no other; after `stop` no run begins.
+Invariants: one run of a job at a time; a job that fails or hangs disturbs no other; after `stop` no run begins; no run
+of a leased job begins while this process does not lead.
 """
 
 import asyncio
@@ -16,6 +17,7 @@ from crosslogic.jobs.table import Job, pause_s
 from crosslogic.kernel.clock import Clock
 
 FIRST_RUN_WITHIN_S = 1.0
+FOLLOWER_LOOKS_EVERY_S = 1.0
 _DEPENDENCY_AWAY = (SQLAlchemyError, OSError, TimeoutError)  # to be expected, and no bug of ours
 
 _log = logging.getLogger(__name__)
@@ -31,9 +33,17 @@ class JobRun(msgspec.Struct, frozen=True):
 
 
 class JobRunner:
+    """`leads` is asked before each run of a leased job; a process that is alone always leads."""
+
     def __init__(
-        self, jobs: Iterable[Job], clock: Clock, random: Random, on_run: Callable[[JobRun], None] | None = None
+        self,
+        jobs: Iterable[Job],
+        clock: Clock,
+        random: Random,
+        on_run: Callable[[JobRun], None] | None = None,
+        leads: Callable[[], bool] = lambda: True,
     ) -> None:
+        self._leads = leads
         self._jobs = tuple(jobs)
         self._clock = clock
         self._random = random
@@ -62,6 +72,9 @@ class JobRunner:
         failures = 0
         await self._pause(self._random.random() * min(job.interval_s, FIRST_RUN_WITHIN_S))
         while not self._stopping.is_set():
+            if job.leased and not self._leads():
+                await self._pause(FOLLOWER_LOOKS_EVERY_S)
+                continue
             began_s = self._clock.monotonic_s()
             error = await self._attempt(job, failures)
             failures = 0 if error is None else failures + 1

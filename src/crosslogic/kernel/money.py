@@ -26,6 +26,21 @@ def token_price_pusd(usd_per_million_tokens: Decimal) -> PicoUsd:
     return PicoUsd(int(exact))
 
 
+def pusd_of(usd: Decimal) -> PicoUsd:
+    """An amount in pico-USD. Raises ValueError for one that is no whole number of them."""
+    exact = usd * PUSD_PER_USD
+    if exact != exact.to_integral_value():
+        raise ValueError(f"{usd} has more than 12 decimals")
+    return PicoUsd(int(exact))
+
+
+def usd_text(amount: int) -> str:
+    """Pico-USD as exact decimal US dollars with at least the cents: `25.00`, `0.000125`."""
+    dollars, rest = divmod(abs(amount), PUSD_PER_USD)
+    cents = f"{rest:012d}"
+    return f"{'-' if amount < 0 else ''}{dollars}.{cents[:2]}{cents[2:].rstrip('0')}"
+
+
 def microdollars(amount: int) -> int:
     """Pico-USD rounded half-even to millionths of a dollar: the documents' `cost_microdollars`, for display."""
     whole, rest = divmod(amount, PUSD_PER_MICRODOLLAR)

@@ -2,12 +2,14 @@
 
 Invariant: what all workers let pass alone is at most one limit (an equal share each, slots to the last one), and
 whatever of it has not been refilled when Redis is back is charged there, so that going away gains nobody anything.
+A month's budget is shared out as what was left of it when Redis was last heard.
 """
 
 from crosslogic.limits import bucket
-from crosslogic.limits.batch import RemoteCounter
-from crosslogic.limits.model import Admitted, Rejected
+from crosslogic.limits.budget import Month
+from crosslogic.limits.model import Admitted, Demand, Rejected, Room
 from crosslogic.limits.plan import Plan
+from crosslogic.limits.remote import RemoteCounter
 
 _US = 1e6
 
@@ -20,17 +22,18 @@ class Alone:
         self.decided = 0
 
     def reserve(
-        self, plan: Plan[RemoteCounter], workers: int, rank: int, now_s: float, tokens: int
+        self, plan: Plan[RemoteCounter], workers: int, rank: int, now_s: float, demand: Demand, month: Month
     ) -> Admitted | Rejected:
         """Decide within the share of worker number `rank` of `workers`."""
-        share = plan.alone
-        if share is None or (share.workers, share.rank) != (workers, rank):
-            share = plan.alone = Plan(plan.scopes, tuple(plan.counters), workers, rank)
         self.decided += 1
-        answer = bucket.reserve(share, now_s, tokens)
+        answer = bucket.reserve(_share(plan, workers, rank), now_s, demand, month)
         if isinstance(answer, Admitted):
-            self._charged.update(plan.counters)
+            self._charged.update(plan.counters)  # those not charged have nothing to tell, which is harmless
         return answer
+
+    def look(self, plan: Plan[RemoteCounter], workers: int, rank: int, now_s: float) -> Room:
+        """What is left of that share."""
+        return bucket.look(_share(plan, workers, rank), now_s)
 
     def owed(self, workers: int, now_s: float) -> list[RemoteCounter]:
         """End of being alone: move what is still taken into `alone_us`, to be sent, and empty the own buckets."""
@@ -45,3 +48,10 @@ class Alone:
             counter.alone_us = taken_us or None
             counter.full_at_s[:] = [0.0] * len(counter.full_at_s)
         return counters
+
+
+def _share(plan: Plan[RemoteCounter], workers: int, rank: int) -> Plan[RemoteCounter]:
+    share = plan.alone
+    if share is None or (share.workers, share.rank) != (workers, rank):
+        share = plan.alone = Plan(plan.scopes, tuple(plan.counters), workers, rank)
+    return share

@@ -1,104 +1,36 @@
 """What one call to Redis carries: pure writing and reading of the messages of `admit.lua`.
 
-Invariants: a counter stands in a batch at most once; its running requests are sent as an absolute number and only
-by a worker that has no other batch under way, so sending them again is harmless; a batch is numbered, so what it
-gives back is applied once however often it is sent.
+Invariants: a counter stands in a batch at most once; what it holds is sent as an absolute number and only by a
+worker that has no other batch under way, so sending it again is harmless; a batch is numbered, so what it gives
+back is applied once however often it is sent.
 """
 
-from collections import deque
 from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any
 
 import msgspec
 
-from crosslogic.limits.bucket import Reservation
-from crosslogic.limits.model import RATES, Admitted, Dimension, Headroom, Rejected, Scope, Unit
-from crosslogic.limits.plan import Counter, Plan, unit_and_capacity_s
+from crosslogic.limits.bucket import NOTHING, Reservation
+from crosslogic.limits.model import RATES, Admitted, Demand, Dimension, Headroom, Layer, Rejected, Room
+from crosslogic.limits.plan import Plan
+from crosslogic.limits.remote import RemoteCounter, Row
 
 SCRIPT = files("crosslogic.limits").joinpath("admit.lua").read_text(encoding="utf-8")
 MAX_ROWS = 500
 MAX_ASKS = 500
 
 _US = 1e6
+_FIRST_ROW = 7  # in an ask: five units, the place of the guarantee, then the rows
 _encode = msgspec.msgpack.Encoder().encode
 
 
-class RemoteCounter(Counter):
-    """A scope whose truth is in Redis: here is what Redis has to be told next.
-
-    Its own buckets (`full_at_s`) are in use only while this worker is alone.
-    """
-
-    __slots__ = (
-        "alone_us",
-        "back_requests",
-        "back_tokens",
-        "batch",
-        "has_slots",
-        "has_tokens",
-        "key",
-        "rates",
-        "row",
-        "told",
-    )
-
-    def __init__(self, scope: Scope, prefix: str) -> None:
-        super().__init__(scope)
-        self.key = f"{prefix}{scope.layer.value}:{scope.id}".encode()
-        self.back_requests = 0
-        self.back_tokens = 0
-        self.alone_us: dict[int, float] | None = None
-        self.told = True  # False: it waits in the limiter's list of counters to tell Redis about
-        self.batch: object = None  # the batch being written that has it, at place `row`
-        self.row = 0
-
-    def governed_by(self, scope: Scope) -> None:
-        limits = scope.limits
-        flat: list[float] = [-1 if limits.concurrency is None else limits.concurrency]
-        self.has_slots = limits.concurrency is not None
-        self.has_tokens = False
-        for place, rate in enumerate(RATES):
-            limit = limits.ceiling(rate.dimension)
-            if limit is not None:
-                unit_s, capacity_s = unit_and_capacity_s(rate, limit, limits.burst_share)
-                tokens = rate.unit is Unit.TOKENS
-                self.has_tokens |= tokens
-                flat += [place + 1, int(tokens), unit_s * _US, capacity_s * _US, limit]
-        self.rates = msgspec.Raw(_encode(flat))
-
-    def idle(self, now_s: float) -> bool:
-        return self.told and super().idle(now_s)
-
-
-class News:
-    """The counters that Redis must be told about, each once, oldest first."""
-
-    def __init__(self) -> None:
-        self._untold: deque[RemoteCounter] = deque()
-
-    def __len__(self) -> int:
-        return len(self._untold)
-
-    def add(self, counter: RemoteCounter) -> None:
-        if counter.told:
-            counter.told = False
-            self._untold.append(counter)
-
-    def take(self) -> list[RemoteCounter]:
-        """As many as fit into one batch."""
-        taken = [self._untold.popleft() for _ in range(min(MAX_ROWS, len(self._untold)))]
-        for counter in taken:
-            counter.told = True
-        return taken
-
-
 class Ask(msgspec.Struct):
-    """One request that waits for its answer."""
+    """One request that waits for its answer, or with no demand somebody who only looks."""
 
     plan: Plan[RemoteCounter]
-    tokens: int
-    answered: Any  # asyncio.Future[Admitted | Rejected]; this file does not touch it
+    demand: Demand | None
+    answered: Any  # asyncio.Future[Admitted | Rejected | Room]; this file does not touch it
 
 
 class Session(msgspec.Struct):
@@ -120,6 +52,7 @@ class Batch(msgspec.Struct):
     """One message, kept until its answer is known."""
 
     asks: list[Ask]
+    counters: list[RemoteCounter]
     keys: list[bytes]
     payload: bytes
     retires: bool
@@ -128,9 +61,23 @@ class Batch(msgspec.Struct):
     abandoned: bool = False  # its asks have been answered here
     lost: bool = False  # it must be sent again to know what became of it
 
-    @property
-    def scopes(self) -> int:
-        return len(self.keys) - 2
+
+class Verdict(msgspec.Struct, array_like=True):
+    """What becomes of one request. Scopes are places in its plan, counted from 1; rates are places in `RATES`, too."""
+
+    whose: int  # 0: admitted
+    which: int  # a rate; 0: concurrency; -1: the month's budget
+    never: int
+    wait_us: float
+    requests_limit: int  # -1: none
+    requests_left: int
+    requests_reset_us: float
+    tokens_limit: int
+    tokens_left: int
+    tokens_reset_us: float
+    covered: int = 0
+    skipped: list[int] = []  # scopes that were not charged
+    shadowed: list[int] = []  # a scope and a rate, and again
 
 
 class Answer(msgspec.Struct, array_like=True):
@@ -139,7 +86,9 @@ class Answer(msgspec.Struct, array_like=True):
     epoch: float
     workers: int
     rank: int
-    verdicts: list[tuple[int, int, int, float, int, int, float, int, int, float]]
+    verdicts: list[Verdict]
+    month: int = 0
+    spends: list[tuple[int, int, int, int]] = []  # (row, spent, held by other workers, held by this one)
 
 
 _decode_answer = msgspec.msgpack.Decoder(Answer, strict=False).decode
@@ -159,19 +108,25 @@ def write(
 ) -> Batch:
     """The next batch of a session: these counters' news, then these asks. Takes the news out of the counters."""
     mark = object()
-    keys = [f"{prefix}workers".encode(), f"{prefix}answer:{session.name}".encode()]
-    rows: list[object] = []
-    for counter in counters:
+    named: list[RemoteCounter] = []
+    rows: list[Row] = []
+
+    def row_of(counter: RemoteCounter) -> int:
         if counter.batch is not mark:
-            _add_row(counter, mark, keys, rows)
+            counter.batch = mark
+            named.append(counter)
+            rows.append(counter.tell())
+            counter.row = len(rows)
+        return counter.row
+
+    for counter in counters:
+        row_of(counter)
     asked: list[list[int]] = []
     for ask in asks:
-        numbers = [ask.tokens]
-        for counter in ask.plan.counters:
-            if counter.batch is not mark:
-                _add_row(counter, mark, keys, rows)
-            numbers.append(counter.row)
-        asked.append(numbers)
+        plan = ask.plan
+        guarantee = 0 if plan.guarantee is None else _FIRST_ROW + plan.guarantee
+        units = NOTHING if ask.demand is None else ask.demand.units
+        asked.append([*units, guarantee, *map(row_of, plan.counters)])
     session.sequence += 1
     payload = _encode(
         (
@@ -186,22 +141,12 @@ def write(
             farewell,
             rows,
             asked,
+            int(any(counter.has_budget for counter in named)),
         )
     )
-    return Batch(asks, keys, payload, retires, asked_s)
-
-
-def _add_row(counter: RemoteCounter, mark: object, keys: list[bytes], rows: list[object]) -> None:
-    counter.batch = mark
-    keys.append(counter.key)
-    if counter.alone_us is None:
-        rows.append((counter.rates, counter.in_flight, counter.back_requests, counter.back_tokens))
-    else:
-        rows.append((counter.rates, counter.in_flight, counter.back_requests, counter.back_tokens, counter.alone_us))
-        counter.alone_us = None
-    counter.row = len(rows)
-    counter.back_requests = 0
-    counter.back_tokens = 0
+    keys = [f"{prefix}workers".encode(), f"{prefix}answer:{session.name}".encode()]
+    keys += [counter.key for counter in named]
+    return Batch(asks, named, keys, payload, retires, asked_s)
 
 
 def read(reply: bytes) -> Answer:
@@ -218,14 +163,33 @@ def failed_for_good(error: str) -> bool:
     return error.startswith("ERR") and not any(word in error for word in passing)
 
 
-def outcome(ask: Ask, verdict: tuple[int, int, int, float, int, int, float, int, int, float]) -> Admitted | Rejected:
-    """One verdict in the words of the port."""
-    whose, which, never, wait_us, r_limit, r_left, r_reset_us, t_limit, t_left, t_reset_us = verdict
-    requests = Headroom(r_limit, r_left, r_reset_us / _US) if r_limit >= 0 else None
-    tokens = Headroom(t_limit, t_left, t_reset_us / _US) if t_limit >= 0 else None
+def outcome(ask: Ask, verdict: Verdict, month: int, now_s: float) -> Admitted | Rejected | Room:
+    """One verdict in the words of the port. `month` is that of Redis, 0 where no budget was asked."""
+    requests = tokens = None
+    if verdict.requests_limit >= 0:
+        requests = Headroom(verdict.requests_limit, verdict.requests_left, verdict.requests_reset_us / _US)
+    if verdict.tokens_limit >= 0:
+        tokens = Headroom(verdict.tokens_limit, verdict.tokens_left, verdict.tokens_reset_us / _US)
     plan = ask.plan
-    if whose == 0:
-        return Admitted(plan.scopes, ask.tokens, requests, tokens, Reservation(plan, local=False))
-    dimension = RATES[which - 1].dimension if which else Dimension.CONCURRENCY
-    layer = plan.scopes[whose - 1].layer
-    return Rejected(layer, dimension, wait_us / _US, requests, tokens, too_large=never == 1)
+    if ask.demand is None:
+        return Room(requests, tokens)
+    if verdict.whose:
+        layer, dimension = _named(plan, verdict.whose, verdict.which)
+        wait_s, part = verdict.wait_us / _US, plan.parts[verdict.whose - 1]
+        if dimension is Dimension.CONCURRENCY and part.slots:
+            wait_s = part.counter.slot_refused(now_s, part.slots)
+        return Rejected(layer, dimension, wait_s, requests, tokens, too_large=verdict.never == 1)
+    skipped = tuple(scope - 1 for scope in verdict.skipped)
+    reservation = Reservation(plan, month, skipped, local=False)
+    if not verdict.covered and not verdict.shadowed:
+        return Admitted(plan.scopes, ask.demand, requests, tokens, reservation)
+    pairs = zip(verdict.shadowed[::2], verdict.shadowed[1::2], strict=True)
+    shadowed = tuple(_named(plan, scope, rate) for scope, rate in pairs)
+    return Admitted(plan.scopes, ask.demand, requests, tokens, reservation, verdict.covered == 1, shadowed)
+
+
+def _named(plan: Plan[RemoteCounter], scope: int, rate: int) -> tuple[Layer, Dimension]:
+    layer = plan.scopes[scope - 1].layer
+    if rate > 0:
+        return layer, RATES[rate - 1].dimension
+    return layer, Dimension.CONCURRENCY if rate == 0 else Dimension.SPEND_PER_MONTH

@@ -7,10 +7,10 @@
 
 from math import ceil
 
-from crosslogic.limits.model import Admitted, Headroom, Rejected
+from crosslogic.limits.model import Admitted, Headroom, Rejected, Room
 
 
-def header_block(answer: Admitted | Rejected) -> bytes:
+def header_block(answer: Admitted | Rejected | Room) -> bytes:
     r"""All headers as `name: value\r\n` lines."""
     requests = answer.requests
     tokens = answer.tokens

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from crosslogic.kernel.clock import Clock
 from crosslogic.limits import bucket
 from crosslogic.limits.bucket import Reservation
-from crosslogic.limits.model import Admitted, Rejected, Scope
+from crosslogic.limits.budget import NO_MONTH, month_at
+from crosslogic.limits.model import PUSD_PER_NUSD, Admitted, Demand, Layer, Rejected, Room, Scope
 from crosslogic.limits.plan import Counter, PlanBook
 
 
@@ -16,27 +17,34 @@ class MemoryLimiter:
     """A `Limiter` for one process; exact, and gone with it."""
 
     def __init__(self, clock: Clock) -> None:
+        self._clock = clock
         self._now_s = clock.monotonic_s
         self._book: PlanBook[Counter] = PlanBook(Counter)
 
-    async def admit(self, scopes: Sequence[Scope], tokens: int) -> Admitted | Rejected:
-        """Reserve one request, `tokens` and one slot in all scopes, or nothing in any."""
+    async def admit(self, scopes: Sequence[Scope], demand: Demand) -> Admitted | Rejected:
+        """Reserve one request, what it demands and one slot in all scopes, or nothing in any."""
         now_s = self._now_s()
-        return bucket.reserve(self._book.plan(scopes, now_s), now_s, tokens)
+        plan = self._book.plan(scopes, now_s)
+        return bucket.reserve(plan, now_s, demand, month_at(self._clock.now()) if plan.budgets else NO_MONTH)
 
-    def settle(self, admitted: Admitted, tokens: int) -> None:
-        """Replace the reserved tokens by those used, and give back the slot."""
-        reservation = admitted.reservation
-        if isinstance(reservation, Reservation) and reservation.open:
-            reservation.open = False
-            bucket.settle(reservation.plan, self._now_s(), admitted.tokens_reserved - tokens)
+    async def look(self, scopes: Sequence[Scope]) -> Room:
+        """What is left at present; takes nothing."""
+        now_s = self._now_s()
+        return bucket.look(self._book.plan(scopes, now_s), now_s)
+
+    def settle(self, admitted: Admitted, used: Demand) -> None:
+        """Replace what was reserved by what was used, and give back the slot."""
+        if _close(admitted):
+            bucket.settle(admitted, self._now_s(), used)
 
     def release(self, admitted: Admitted) -> None:
         """Give back everything."""
-        reservation = admitted.reservation
-        if isinstance(reservation, Reservation) and reservation.open:
-            reservation.open = False
-            bucket.release(reservation.plan, self._now_s(), admitted.tokens_reserved)
+        if _close(admitted):
+            bucket.settle(admitted, self._now_s(), None)
+
+    def spent(self, layer: Layer, scope_id: str, month: int, cost_pusd: int) -> None:
+        """So much has been spent in that month at least, by the ledger."""
+        self._book.spent(layer, scope_id, month, -(-cost_pusd // PUSD_PER_NUSD))
 
     async def close(self) -> None:
         """Nothing is buffered here."""
@@ -45,3 +53,12 @@ class MemoryLimiter:
     def counters(self) -> int:
         """Scopes held in memory at present."""
         return len(self._book)
+
+
+def _close(admitted: Admitted) -> bool:
+    """Whether it was still to be settled."""
+    reservation = admitted.reservation
+    if not isinstance(reservation, Reservation) or not reservation.open:
+        return False
+    reservation.open = False
+    return True

@@ -24,35 +24,29 @@ more. A worker that stands still for longer than `dead_after_s` with requests ru
 
 import asyncio
 import contextlib
-import hashlib
 import logging
-import secrets
 from collections.abc import Callable, Sequence
-from functools import partial
-
-import hiredis
-import msgspec
 
 from crosslogic.kernel.clock import Clock
 from crosslogic.limits import batch as batches
 from crosslogic.limits import bucket
 from crosslogic.limits.alone import Alone
-from crosslogic.limits.batch import MAX_ASKS, SCRIPT, Ask, Batch, News, RemoteCounter, Session
+from crosslogic.limits.batch import MAX_ASKS, Ask, Batch
 from crosslogic.limits.bucket import Reservation
-from crosslogic.limits.model import Admitted, Rejected, Scope
-from crosslogic.limits.plan import Plan, PlanBook
-from crosslogic.net.redis import RedisConnection, Reply
+from crosslogic.limits.budget import NO_MONTH, month_at
+from crosslogic.limits.conversation import Conversation
+from crosslogic.limits.model import NO_CEILING, PUSD_PER_NUSD, Admitted, Demand, Layer, Rejected, Room, Scope
+from crosslogic.limits.plan import MONEY, Plan, PlanBook
+from crosslogic.limits.remote import RemoteCounter
+from crosslogic.net.redis import RedisConnection
 from crosslogic.net.turns import after_turns
 
 logger = logging.getLogger(__name__)
 
-SCRIPT_SHA = hashlib.sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()
 GATHER_TURNS = 4  # of the event loop: the more there is to do, the more admissions travel together
 PROBE_S = 0.1
-REASSERT_S = 600.0
 SECOND_LOOK_S = 0.005
 CLOSE_S = 1.0
-MAX_OLD_SESSIONS = 8
 QUIET_LOG_S = 30.0
 
 
@@ -77,26 +71,28 @@ class RedisLimiter:
         on_degraded: Callable[[bool], None] | None = None,
     ) -> None:
         """`prefix` must contain one hash tag (`{…}`), so that a Redis cluster keeps all keys together."""
-        self._connection = connection
+        self._clock = clock
         self._now_s = clock.monotonic_s
         self._loop = asyncio.get_running_loop()
-        self._prefix = prefix
         self._wait_s = wait_s
         self._settle_delay_s = settle_delay_s
         self._heartbeat_s = heartbeat_s
-        self._dead_after_s = dead_after_s
-        self._grace_s = grace_s
         self._on_degraded = on_degraded
         self._book: PlanBook[RemoteCounter] = PlanBook(lambda scope: RemoteCounter(scope, prefix))
         self._asks: list[Ask] = []
         self._asks_since_s = 0.0
-        self._news = News()
         self._alone = Alone()
-        self._sent: Batch | None = None
-        self._session = Session(secrets.token_hex(4))
-        self._generation = connection.generation
-        self._careful_until_s = 0.0
-        self._reassert_at_s = self._now_s() + REASSERT_S
+        self._talk = Conversation(
+            connection,
+            self._now_s,
+            self._book,
+            prefix=prefix,
+            dead_after_s=dead_after_s,
+            grace_s=grace_s,
+            on_answer=self._apply,
+            on_ready=self._ready,
+            on_failure=self._failed,
+        )
         self._logged_s = float("-inf")
         self._flushing = False
         self._settling = False
@@ -116,31 +112,25 @@ class RedisLimiter:
     @property
     def undelivered(self) -> int:
         """Scopes about which Redis has still to be told something."""
-        return len(self._news) + (self._sent is not None)
+        return len(self._talk.news) + (self._talk.sent is not None)
 
     @property
     def workers(self) -> int:
         """Workers alive, this one included, as last heard."""
-        return self._session.workers
+        return self._talk.session.workers
 
     # --- the port -----------------------------------------------------------------------------------------------
 
-    async def admit(self, scopes: Sequence[Scope], tokens: int) -> Admitted | Rejected:
-        """Reserve one request, `tokens` and one slot in all scopes, or nothing in any; waits at most `wait_s`."""
+    async def admit(self, scopes: Sequence[Scope], demand: Demand) -> Admitted | Rejected:
+        """Reserve one request, what it demands and one slot in all scopes, or nothing; waits at most `wait_s`."""
         now_s = self._now_s()
         plan = self._book.plan(scopes, now_s)
         if not plan.counters:
-            return Admitted((), tokens, None, None)
+            return Admitted((), demand, None, None)
         if self.degraded:
-            return self._decide_alone(plan, now_s, tokens)
+            return self._decide_alone(plan, now_s, demand)
         answered: asyncio.Future[Admitted | Rejected] = self._loop.create_future()
-        if not self._asks:
-            self._asks_since_s = now_s
-            if self._watch is None:
-                self._watch = self._loop.call_later(self._wait_s, self._check_wait)
-        self._asks.append(Ask(plan, tokens, answered))
-        if not self._flushing and self._sent is None:
-            self._flush_soon()
+        self._ask(Ask(plan, demand, answered), now_s)
         try:
             return await answered
         except asyncio.CancelledError:
@@ -151,17 +141,29 @@ class RedisLimiter:
                     self.release(answer)
             raise
 
-    def settle(self, admitted: Admitted, tokens: int) -> None:
-        """Replace the reserved tokens by those used, and give back the slot."""
-        reservation = admitted.reservation
-        if isinstance(reservation, Reservation) and reservation.open:
-            self._give_back(reservation, admitted.tokens_reserved - tokens, 0)
+    async def look(self, scopes: Sequence[Scope]) -> Room:
+        """What is left at present; takes nothing, and waits at most `wait_s`."""
+        now_s = self._now_s()
+        plan = self._book.plan(scopes, now_s)
+        if not any(part.gates for part in plan.parts):
+            return NO_CEILING
+        if self.degraded:
+            return self._look_alone(plan, now_s)
+        answered: asyncio.Future[Room] = self._loop.create_future()
+        self._ask(Ask(plan, None, answered), now_s)
+        return await answered
+
+    def settle(self, admitted: Admitted, used: Demand) -> None:
+        """Replace what was reserved by what was used, and give back the slot."""
+        self._give_back(admitted, used)
 
     def release(self, admitted: Admitted) -> None:
         """Give back everything."""
-        reservation = admitted.reservation
-        if isinstance(reservation, Reservation) and reservation.open:
-            self._give_back(reservation, admitted.tokens_reserved, 1)
+        self._give_back(admitted, None)
+
+    def spent(self, layer: Layer, scope_id: str, month: int, cost_pusd: int) -> None:
+        """So much has been spent in that month at least, by the ledger; told to Redis with the scope's next call."""
+        self._book.spent(layer, scope_id, month, -(-cost_pusd // PUSD_PER_NUSD))
 
     async def close(self) -> None:
         """Tell Redis what it does not know yet and give up the leases; waits at most a second."""
@@ -170,15 +172,24 @@ class RedisLimiter:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_S):
                 await self._drain()
-                self._send(self._write(farewell=(self._session.name,)))
+                self._talk.say([], self._asks_since_s, farewell=True)
                 await self._drain()
         if self._watch is not None:
             self._watch.cancel()
         if self.undelivered:
-            logger.warning("limits: Redis is away, %d settlements were not delivered", len(self._news))
+            logger.warning("limits: Redis is away, %d settlements were not delivered", len(self._talk.news))
         self._closed = True
 
     # --- talking to Redis ---------------------------------------------------------------------------------------
+
+    def _ask(self, ask: Ask, now_s: float) -> None:
+        if not self._asks:
+            self._asks_since_s = now_s
+            if self._watch is None:
+                self._watch = self._loop.call_later(self._wait_s, self._check_wait)
+        self._asks.append(ask)
+        if not self._flushing and self._talk.sent is None:
+            self._flush_soon()
 
     def _flush_soon(self) -> None:
         if not self._flushing:
@@ -187,149 +198,90 @@ class RedisLimiter:
 
     def _flush(self) -> None:
         self._flushing = False
-        if self._sent is None and not self.degraded:
-            self._send(self._write())
+        if self._talk.sent is None and not self.degraded:
+            self._say()
 
     def _flush_settlements(self) -> None:
         self._settling = False
-        if self._news and self._sent is None and not self.degraded:
-            self._send(self._write())
+        if self._talk.news and self._talk.sent is None and not self.degraded:
+            self._say()
 
     def _heartbeat(self) -> None:
         self._beat = self._loop.call_later(self._heartbeat_s, self._heartbeat)
-        if self._now_s() >= self._reassert_at_s:  # before the leases of very long requests expire in Redis
-            self._tell_all_leases()
-        if self._sent is None and not self.degraded:
-            self._send(self._write())
+        if self._talk.sent is None and not self.degraded:
+            self._say()
 
-    def _write(self, farewell: tuple[str, ...] = ()) -> Batch:
-        if self._connection.generation != self._generation:
-            self._generation = self._connection.generation
-            self._renew_session(self._session.epoch)
+    def _say(self) -> None:
         asks = [ask for ask in self._asks[:MAX_ASKS] if not ask.answered.done()]  # done: the caller left
         self._asks = self._asks[MAX_ASKS:]
-        news = self._news.take()
-        retires = not self._news
-        return batches.write(
-            self._session,
-            self._prefix,
-            news,
-            asks,
-            careful=self._now_s() < self._careful_until_s,
-            dead_after_s=self._dead_after_s,
-            farewell=farewell or (self._session.old if retires else ()),
-            retires=retires,
-            asked_s=self._asks_since_s,
-        )
+        self._talk.say(asks, self._asks_since_s)
 
-    def _send(self, batch: Batch, whole_script: bool = False) -> None:
-        self._sent = batch
-        batch.lost = False
-        batch.sent_s = self._now_s()
-        script = ("EVAL", SCRIPT) if whole_script else ("EVALSHA", SCRIPT_SHA)
-        self._connection.call(partial(self._on_reply, batch), *script, len(batch.keys), *batch.keys, batch.payload)
-
-    def _on_reply(self, batch: Batch, reply: Reply) -> None:
-        if isinstance(reply, hiredis.ReplyError) and str(reply).startswith("NOSCRIPT"):
-            self._send(batch, whole_script=True)
-            return
-        if isinstance(reply, Exception):
-            if batches.failed_for_good(str(reply)):
-                self._give_up(batch, str(reply))
-            else:
-                batch.lost = True
-                self._go_alone(str(reply))
-            return
-        try:
-            answer = batches.read(reply)
-        except msgspec.MsgspecError as error:
-            self._give_up(batch, f"unreadable answer: {error}")
-            return
-        self._sent = None
-        self._answer(batch, answer)  # before learning, which may have all leases written again
-        self._learn(batch, answer)
+    def _ready(self, batch: Batch) -> None:
         if not self.degraded:
             self._go_on()
         elif self._now_s() - batch.sent_s <= self._wait_s:
             self._rejoin()
         self._drained.set()
 
-    def _give_up(self, batch: Batch, why: str) -> None:
-        logger.error("limits: Redis refused a batch, what it gave back in %d scopes is lost: %s", batch.scopes, why)
+    def _failed(self, why: str) -> None:
         self._go_alone(why)
-        self._sent = None
         self._drained.set()
 
     def _go_on(self) -> None:
         if self._asks and not self._closing:
             self._flush_soon()
-        elif self._asks or (self._news and (self._closing or not self._settling)):
-            self._send(self._write())
+        elif self._asks or (self._talk.news and (self._closing or not self._settling)):
+            self._say()
 
-    def _answer(self, batch: Batch, answer: batches.Answer) -> None:
+    def _apply(self, batch: Batch, answer: batches.Answer) -> None:
+        for row, spent_nusd, elsewhere_nusd, here_nusd in answer.spends:
+            batch.counters[row - 1].spend.learn(answer.month, spent_nusd, elsewhere_nusd, here_nusd)
+        now_s = self._now_s()
         for ask, verdict in zip(batch.asks, answer.verdicts, strict=True):
-            counters = ask.plan.counters
-            if ask.answered.done():  # the caller is gone, or was answered here: Redis must forget the request
-                if verdict[0] == 0:
-                    for counter in counters:
-                        counter.back_tokens += ask.tokens
-                        counter.back_requests += 1
-                        self._news.add(counter)
-                continue
-            if verdict[0] == 0:
-                for counter in counters:
+            outcome = batches.outcome(ask, verdict, answer.month, now_s)
+            if isinstance(outcome, Admitted) and ask.demand is not None:
+                reservation = outcome.reservation
+                assert isinstance(reservation, Reservation)
+                for counter in reservation.charged():
                     counter.in_flight += 1
-            ask.answered.set_result(batches.outcome(ask, verdict))
+                for spend in reservation.spends():
+                    spend.hold(answer.month, ask.demand.units[MONEY])
+            if not ask.answered.done():
+                ask.answered.set_result(outcome)
+            elif isinstance(outcome, Admitted):
+                # The caller is gone, or was answered here: Redis must forget the request.
+                self.release(outcome)
 
-    def _learn(self, batch: Batch, answer: batches.Answer) -> None:
-        session = self._session
-        if batch.retires:
-            session.old = ()
-        if session.epoch == 0:
-            session.epoch = answer.epoch
-        elif session.epoch != answer.epoch:  # Redis lost its memory, and with it who else is there
-            self._renew_session(answer.epoch)
+    def _give_back(self, admitted: Admitted, used: Demand | None) -> None:
+        """`used` None: nothing ran, and the request itself is given back, too."""
+        reservation = admitted.reservation
+        if not isinstance(reservation, Reservation) or not reservation.open:
             return
-        if self._now_s() >= self._careful_until_s:
-            session.workers = max(1, answer.workers)
-            session.rank = min(answer.rank, session.workers - 1)
-
-    def _renew_session(self, epoch: float) -> None:
-        last = self._session
-        old = (*last.old, last.name)[-MAX_OLD_SESSIONS:]
-        self._session = Session(secrets.token_hex(4), old, 0, epoch, last.workers, last.rank)
-        self._careful_until_s = self._now_s() + self._grace_s
-        self._tell_all_leases()
-
-    def _tell_all_leases(self) -> None:
-        self._reassert_at_s = self._now_s() + REASSERT_S
-        for counter in self._book.counters():
-            if counter.in_flight and counter.has_slots:
-                self._news.add(counter)
-
-    def _give_back(self, reservation: Reservation, tokens: int, requests: int) -> None:
         reservation.open = False
-        counters: Sequence[RemoteCounter] = reservation.plan.counters
         if reservation.local and self.degraded:
-            give = bucket.release if requests else bucket.settle
-            give(reservation.plan, self._now_s(), tokens)
-            for counter in counters:
-                self._news.add(counter)
+            bucket.settle(admitted, self._now_s(), used)
+            for counter in reservation.charged():
+                self._talk.news.add(counter)
             return
-        for counter in counters:
+        taken = admitted.reserved.units
+        needed = bucket.NOTHING if used is None else used.units
+        back = bucket.difference(taken, needed)
+        for counter in reservation.charged():
             counter.in_flight -= 1
-            counter.back_tokens += tokens
-            counter.back_requests += requests
-            if counter.told and (counter.has_slots or requests or (tokens and counter.has_tokens)):
-                self._news.add(counter)
-        if self._news and not self._settling:
+            if counter.turnover is not None and counter.turnover.ended(self._now_s()):
+                counter.turnover = None
+            if counter.give_back(back):
+                self._talk.news.add(counter)
+        for spend in reservation.spends():
+            spend.settle(reservation.month, taken[MONEY], needed[MONEY])
+        if self._talk.news and not self._settling:
             self._settling = True
             self._loop.call_later(self._settle_delay_s, self._flush_settlements)
 
     async def _drain(self) -> None:
-        while self._news or self._asks or self._sent is not None:
-            if self._sent is None and not self.degraded:
-                self._send(self._write())
+        while self._talk.news or self._asks or self._talk.sent is not None:
+            if self._talk.sent is None and not self.degraded:
+                self._say()
             self._drained.clear()
             await self._drained.wait()
 
@@ -337,7 +289,7 @@ class RedisLimiter:
 
     def _check_wait(self) -> None:
         self._watch = None
-        sent = self._sent
+        sent = self._talk.sent
         if sent is not None and sent.asks and not sent.abandoned:
             since_s = sent.asked_s
         elif self._asks:
@@ -366,35 +318,44 @@ class RedisLimiter:
             self._loop.call_later(PROBE_S, self._probe)
         waiting = self._asks
         self._asks = []
-        if self._sent is not None and not self._sent.abandoned:
-            self._sent.abandoned = True
-            waiting = self._sent.asks + waiting
+        if self._talk.sent is not None and not self._talk.sent.abandoned:
+            self._talk.sent.abandoned = True
+            waiting = self._talk.sent.asks + waiting
         now_s = self._now_s()
         for ask in waiting:
             if not ask.answered.done():
-                ask.answered.set_result(self._decide_alone(ask.plan, now_s, ask.tokens))
+                ask.answered.set_result(self._answer_alone(ask, now_s))
 
-    def _decide_alone(self, plan: Plan[RemoteCounter], now_s: float, tokens: int) -> Admitted | Rejected:
-        session = self._session
-        return self._alone.reserve(plan, session.workers, session.rank, now_s, tokens)
+    def _decide_alone(self, plan: Plan[RemoteCounter], now_s: float, demand: Demand) -> Admitted | Rejected:
+        session = self._talk.session
+        month = month_at(self._clock.now()) if plan.budgets else NO_MONTH
+        return self._alone.reserve(plan, session.workers, session.rank, now_s, demand, month)
+
+    def _answer_alone(self, ask: Ask, now_s: float) -> Admitted | Rejected | Room:
+        if ask.demand is None:
+            return self._look_alone(ask.plan, now_s)
+        return self._decide_alone(ask.plan, now_s, ask.demand)
+
+    def _look_alone(self, plan: Plan[RemoteCounter], now_s: float) -> Room:
+        return self._alone.look(plan, self._talk.session.workers, self._talk.session.rank, now_s)
 
     def _probe(self) -> None:
         if not self.degraded or self._closed:
             return
         self._loop.call_later(PROBE_S, self._probe)
-        if self._connection.connected:
-            if self._sent is None:
-                self._send(self._write())
-            elif self._sent.lost:
-                self._send(self._sent)
+        if self._talk.connected:
+            if self._talk.sent is None:
+                self._say()
+            else:
+                self._talk.repeat()
 
     def _rejoin(self) -> None:
         self.degraded = False
         self._report(False, "Redis answers in time")
         now_s = self._now_s()
-        self._careful_until_s = now_s + self._grace_s  # the others may still be alone, with leases not told yet
-        for counter in self._alone.owed(self._session.workers, now_s):
-            self._news.add(counter)
+        self._talk.be_careful()  # the others may still be alone, with leases not told yet
+        for counter in self._alone.owed(self._talk.session.workers, now_s):
+            self._talk.news.add(counter)
         self._go_on()
 
     def _report(self, degraded: bool, why: str) -> None:
@@ -403,5 +364,5 @@ class RedisLimiter:
         now_s = self._now_s()
         if degraded and now_s - self._logged_s >= QUIET_LOG_S:
             self._logged_s = now_s
-            share = f"1/{self._session.workers}"
+            share = f"1/{self._talk.session.workers}"
             logger.warning("limits: deciding alone with %s of every limit until Redis is back: %s", share, why)

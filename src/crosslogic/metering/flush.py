@@ -3,10 +3,10 @@
 It keeps no position on disk: the ledger ignores what it has, so after any crash it simply reads again. Hence:
 
 - A segment is deleted only when it is finished (or its writer is gone), all its records are in the ledger, and so
-  are those of every request that was announced in it.
+  are those of every request that was announced in it or has its last checkpoint there.
 - A request that was announced, whose writer is dead, and that has no record in any of the writer's segments, gets
-  one: INTERRUPTED, with no tokens and evidence NONE. The journal proves a dispatch, not that the engine did
-  anything; an estimate could be above what it did, and a crash of ours is not billed on a guess.
+  one: INTERRUPTED, with what its last checkpoint proves. Without one it has no tokens and evidence NONE: the journal
+  proves a dispatch, not that the engine did anything, and a crash of ours is not billed on a guess.
 - What cannot be read is never deleted: a torn segment of a dead writer is set aside as `….torn` (a torn frame was
   never acknowledged, unless the disk is damaged), entries of a later version wait where they are for one.
 """
@@ -22,10 +22,12 @@ from pathlib import Path
 import msgspec
 
 from crosslogic.kernel.clock import Clock
+from crosslogic.kernel.crash_points import reach
 from crosslogic.kernel.ids import RequestId
 from crosslogic.metering.frames import Tail
 from crosslogic.metering.ledger import Ledger
-from crosslogic.metering.model import Evidence, Intent, Outcome, UsageRecord
+from crosslogic.metering.live.model import LiveUsage, running
+from crosslogic.metering.model import Checkpoint, Evidence, Intent, Outcome, UsageRecord
 from crosslogic.metering.reader import Slice, list_segments, read_slice
 from crosslogic.metering.segment import SegmentName, is_alive, lives_of_locks
 from crosslogic.pricing.book import PriceBook
@@ -46,6 +48,7 @@ class FlushReport(msgspec.Struct):
     unknown: int = 0  # entries of a later version, waiting
     waiting: int = 0  # records that the ledger did not take yet; after a failure counted by reading ahead
     lag_s: float = 0.0  # age of the oldest of them
+    partial: bool = False  # there is more than one turn's worth of some writer
 
 
 class _Open(msgspec.Struct):
@@ -59,21 +62,33 @@ class _Open(msgspec.Struct):
 
 
 class _Life(msgspec.Struct):
-    """One writer's life: its segments, and its announced requests that have no record yet."""
+    """One writer's life: its segments, its announced requests that have no record yet, and how far those came."""
 
     segments: dict[int, _Open] = {}
     intents: dict[RequestId, tuple[Intent, int]] = {}  # with the number of the segment that holds it
+    marks: dict[RequestId, tuple[Checkpoint, int]] = {}  # the last one of each, likewise
 
 
 class JournalFlusher:
     """One reader of a directory of journals; a second one would be superfluous but harmless."""
 
-    def __init__(self, directory: Path, ledger: Ledger, prices: Callable[[], PriceBook], clock: Clock) -> None:
-        """`prices` gives the price book in force, so that it may be exchanged at any time."""
+    def __init__(
+        self,
+        directory: Path,
+        ledger: Ledger,
+        prices: Callable[[], PriceBook],
+        clock: Clock,
+        on_report: Callable[[FlushReport], None] | None = None,
+    ) -> None:
+        """`prices` gives the price book in force, so that it may be exchanged at any time.
+
+        `on_report` is told of each pass that knows what the ledger has not taken yet.
+        """
         self._directory = directory
         self._ledger = ledger
         self._prices = prices
         self._clock = clock
+        self._on_report = on_report
         self._lives: dict[str, _Life] = {}
         self.report = FlushReport()  # of the last pass, also when it failed
 
@@ -96,10 +111,25 @@ class JournalFlusher:
                 self.report.waiting, oldest_us = await asyncio.to_thread(self._waiting, names)
                 if self.report.waiting:
                     self.report.lag_s = max(0.0, self._clock.now().timestamp() - oldest_us / 1e6)
+                self._tell()
             raise
         for life in {life for life in alive if not alive[life]} - self._lives.keys():
             await asyncio.to_thread(_remove_lock, self._directory, life)
+        self._tell()
         return self.report
+
+    def _tell(self) -> None:
+        if self._on_report is not None:
+            self._on_report(self.report)
+
+    def running(self) -> list[LiveUsage]:
+        """What requests that have not ended had used by the last pass."""
+        unmarked = (None, 0)
+        return running(
+            (intent, life.marks.get(request_id, unmarked)[0])
+            for life in self._lives.values()
+            for request_id, (intent, _) in life.intents.items()
+        )
 
     async def _flush_life(self, life_name: str, names: list[SegmentName], alive: bool) -> None:
         life = self._lives.setdefault(life_name, _Life())
@@ -108,6 +138,7 @@ class JournalFlusher:
         for name in names:
             life.segments.setdefault(name.number, _Open(name))
         if not await self._read(life):
+            self.report.partial = True
             return
         if not alive:
             await self._interrupt(life)
@@ -140,24 +171,36 @@ class JournalFlusher:
 
     async def _take_in(self, life: _Life, number: int, part: Slice) -> None:
         records = [entry for entry in part.entries if isinstance(entry, UsageRecord)]
+        reach("flush.read")
         if records:
             self.report.read += len(records)
             self.report.inserted += await self._ledger.insert(records, self._prices())
+            reach("flush.inserted")
         # Only now: what failed above is read again.
         for entry in part.entries:
             if isinstance(entry, Intent):
                 life.intents[entry.request_id] = (entry, number)
+            elif isinstance(entry, Checkpoint):
+                if entry.request_id in life.intents:
+                    life.marks[entry.request_id] = (entry, number)
             else:
                 life.intents.pop(entry.request_id, None)
+                life.marks.pop(entry.request_id, None)
 
     async def _interrupt(self, life: _Life) -> None:
-        records = [interrupted(intent) for intent, _ in life.intents.values()]
+        unmarked = (None, 0)
+        records = [
+            interrupted(intent, life.marks.get(intent.request_id, unmarked)[0]) for intent, _ in life.intents.values()
+        ]
         if records:
+            reach("flush.before_interrupt")
             self.report.interrupted += await self._ledger.insert(records, self._prices())
+            reach("flush.interrupted")
             life.intents.clear()
+            life.marks.clear()
 
     def _clean(self, life: _Life, alive: bool) -> None:
-        awaited = {number for _, number in life.intents.values()}
+        awaited = {number for _, number in (*life.intents.values(), *life.marks.values())}
         for number, segment in list(life.segments.items()):
             path = self._directory / segment.name.file_name
             if number in awaited or segment.unknown:
@@ -169,8 +212,10 @@ class JournalFlusher:
                 self.report.torn_segments += 1
                 del life.segments[number]
             elif segment.finished or not alive:
+                reach("flush.before_delete")
                 with contextlib.suppress(FileNotFoundError):
                     path.unlink()
+                reach("flush.deleted")
                 self.report.deleted_segments += 1
                 del life.segments[number]
 
@@ -204,8 +249,11 @@ class JournalFlusher:
         return count, oldest_us
 
 
-def interrupted(intent: Intent) -> UsageRecord:
-    """The record of a request whose gateway died before it could write one."""
+def interrupted(intent: Intent, mark: Checkpoint | None = None) -> UsageRecord:
+    """The record of a request whose gateway died before it could write one: never above the evidence."""
+    evidence = Evidence.NONE
+    if mark is not None:
+        evidence = Evidence.ENGINE if mark.from_engine else Evidence.CHECKPOINT
     return UsageRecord(
         request_id=intent.request_id,
         timestamp_us=intent.timestamp_us,
@@ -216,18 +264,19 @@ def interrupted(intent: Intent) -> UsageRecord:
         model=intent.model,
         region=intent.region,
         node_id=intent.node_id,
-        prompt_tokens=0,
-        completion_tokens=0,
-        cached_tokens=0,
+        prompt_tokens=0 if mark is None else mark.prompt_tokens,
+        completion_tokens=0 if mark is None else mark.completion_tokens,
+        cached_tokens=0 if mark is None else mark.cached_tokens,
         reasoning_tokens=0,
-        evidence=Evidence.NONE,
+        evidence=evidence,
         outcome=Outcome.INTERRUPTED,
         finish_reason=None,
         http_status=0,  # nobody knows what the caller got
-        streamed=False,
+        streamed=intent.streamed,
         attempts=1,
         latency_ms=0,
         first_token_ms=None,
+        plan_price_pusd=intent.plan_price_pusd,
     )
 
 

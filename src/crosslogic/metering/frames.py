@@ -2,7 +2,7 @@
 
     segment  =  header  frame*  zeros
     header   =  magic (8) · start of the writer in µs (u64) · segment number (u32) · CRC-32 of these (u32)
-    frame    =  length of the payload (u32) · CRC-32 (u32) · payload: msgpack array of Intent | UsageRecord
+    frame    =  length of the payload (u32) · CRC-32 (u32) · payload: msgpack array of `Entry`
 
 A frame is one group commit, so what was acknowledged together is readable together or not at all. Its checksum
 is seeded with the header's and with its length: a frame of another segment, or a piece of one, never passes.
@@ -17,9 +17,9 @@ from enum import Enum
 
 import msgspec
 
-from crosslogic.metering.model import Intent, UsageRecord
+from crosslogic.metering.model import Checkpoint, Intent, UsageRecord, Withdrawal
 
-Entry = Intent | UsageRecord
+Entry = Intent | Checkpoint | Withdrawal | UsageRecord
 
 MAGIC = b"CLJOURN\x01"
 _HEADER = struct.Struct("<8sQI")

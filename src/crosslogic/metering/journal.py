@@ -3,9 +3,9 @@
 Group commit: while one fdatasync is under way the next batch gathers, and one sync answers all that waits. An idle
 journal commits a single record at once. Appending costs a few microseconds in the event loop and no system call.
 
-Invariant: a future from `record` succeeds only after its record was synced to a segment that never failed a sync
-before. After a failed write or sync that segment takes nothing more and loses its unsynced tail; the callers are
-told `Unavailable`, and what they recorded is kept in memory (up to a bound) and written to the next segment that
+Invariant: a future from `intend` or `record` succeeds only after its entry was synced to a segment that never failed
+a sync before. After a failed write or sync that segment takes nothing more and loses its unsynced tail; the callers
+are told `Unavailable`, and what they recorded is kept in memory (up to a bound) and written to the next segment that
 the disk accepts, because the tokens were generated all the same. Rows are idempotent by request id, so writing one
 twice is harmless; losing one is not.
 """
@@ -20,18 +20,18 @@ from typing import Self
 import msgspec
 
 from crosslogic.kernel.clock import Clock
+from crosslogic.kernel.crash_points import reach
 from crosslogic.kernel.errors import ConfigurationError, Unavailable
+from crosslogic.kernel.ids import RequestId
 from crosslogic.metering.frames import Entry, write_frame
-from crosslogic.metering.model import Intent, UsageRecord
-from crosslogic.metering.segment import LifeLock, Segment, SegmentName, life_name
+from crosslogic.metering.model import Checkpoint, Intent, UsageRecord, Withdrawal
+from crosslogic.metering.segment import LifeLock, Segment, SegmentName, life_name, new_life
 from crosslogic.metering.sync import OpenSync, open_sync
 from crosslogic.net.turns import after_turns
 
 SEGMENT_BYTES = 8 << 20
 GATHER_TURNS = 4  # of the event loop: the more there is to do, the more records share a commit
-# An intent alone wakes nobody: it waits for the next record, or this long. A gateway that dies sooner after a
-# dispatch than this leaves no trace of the request, which by then has generated nothing.
-INTENT_DELAY_S = 0.005
+MARK_DELAY_S = 0.005  # a mark alone wakes nobody: it waits for the next intent or record, or this long
 BATCH_ENTRIES = 4096
 BACKLOG_ENTRIES = 200_000  # kept while the disk refuses: about 100 MB
 RETRY_MIN_S = 0.05
@@ -45,6 +45,7 @@ class JournalStats(msgspec.Struct):
     """Counters since opening, for metrics."""
 
     intents: int = 0
+    marks: int = 0
     records: int = 0
     commits: int = 0
     committed_bytes: int = 0
@@ -84,7 +85,7 @@ class FileJournal:
         self._failed_in_a_row = 0
         self._refusing = False
         self._busy = False  # a commit is scheduled or under way, or waits for a segment
-        self._intent_timer = False
+        self._mark_timer = False
         self._closing = asyncio.Event()
         self._quiet = asyncio.Event()
 
@@ -103,10 +104,10 @@ class FileJournal:
         Raises ConfigurationError when the directory cannot be used, ValueError for a name unfit for files.
         """
         start_us = round(clock.now().timestamp() * 1_000_000)
-        life = life_name(writer, start_us)
+        life_name(writer, start_us)
         try:
             await asyncio.to_thread(directory.mkdir, 0o700, True, True)
-            lock = await asyncio.to_thread(LifeLock.take, directory, life)
+            lock, life, start_us = await asyncio.to_thread(new_life, directory, writer, start_us)
         except OSError as error:
             raise _unusable(directory, error) from error
         journal = cls(directory, life, lock, start_us, segment_bytes, open_sync)
@@ -130,25 +131,47 @@ class FileJournal:
         """Entries that are not durable yet."""
         return len(self._entries) + len(self._flying_entries)
 
-    def intend(self, intent: Intent) -> None:
+    def intend(self, intent: Intent) -> Waiter:
         self.stats.intents += 1
-        self._entries.append(intent)
+        if self._refusing or self._closing.is_set():
+            return self._refused_waiter()  # and it is not kept: nothing will be done
+        return self._await(intent)
+
+    def mark(self, checkpoint: Checkpoint) -> None:
+        self.stats.marks += 1
+        self._append(checkpoint)
+
+    def withdraw(self, request_id: RequestId) -> None:
+        self._append(Withdrawal(request_id))
+
+    def _append(self, entry: Checkpoint | Withdrawal) -> None:
+        """An entry that nobody waits for."""
+        self._entries.append(entry)
         self._waiters.append(None)
-        if not self._busy and not self._intent_timer:
-            self._intent_timer = True
-            self._loop.call_later(INTENT_DELAY_S, self._intents_due)
+        if not self._busy and not self._mark_timer:
+            self._mark_timer = True
+            self._loop.call_later(MARK_DELAY_S, self._marks_due)
         elif self._refusing:
             self._bound_backlog()
 
     def record(self, usage: UsageRecord) -> Waiter:
-        waiter: Waiter = self._loop.create_future()
         self.stats.records += 1
-        self._entries.append(usage)
         if self._refusing or self._closing.is_set():
+            self._entries.append(usage)
             self._waiters.append(None)
             self._bound_backlog()
-            _fail([waiter])
-            return waiter
+            return self._refused_waiter()
+        return self._await(usage)
+
+    def _refused_waiter(self) -> Waiter:
+        waiter: Waiter = self._loop.create_future()
+        _fail([waiter])
+        return waiter
+
+    def _await(self, entry: Intent | UsageRecord) -> Waiter:
+        """An entry whose future is done once it is durable."""
+        waiter: Waiter = self._loop.create_future()
+        self._entries.append(entry)
         self._waiters.append(waiter)
         self._awaited = True
         if not self._busy:
@@ -179,8 +202,8 @@ class FileJournal:
             self.stats.lost += len(self._entries)
             raise Unavailable(f"{len(self._entries)} journal entries could not be written before closing")
 
-    def _intents_due(self) -> None:
-        self._intent_timer = False
+    def _marks_due(self) -> None:
+        self._mark_timer = False
         if not self._busy and self._entries:
             self._busy = True
             self._commit()
@@ -207,6 +230,7 @@ class FileJournal:
                 count = len(entries) // 2  # until it fits, or the culprit stands alone
             else:
                 segment.finish()
+                reach("journal.segment_finished")
                 self._advance()
         if not self._entries:
             self._rest()
@@ -215,7 +239,9 @@ class FileJournal:
         self._flying_entries, self._flying_waiters = entries, waiters
         self._flying_since_s = time.monotonic()
         try:
+            reach("journal.before_write")
             segment.write(self._buffer)
+            reach("journal.written")
             self._sync.start(segment.fd)
         except OSError:
             self._refused(segment)
@@ -226,17 +252,19 @@ class FileJournal:
         if code != 0:
             self._refused(segment)
             return
+        reach("journal.synced")
         segment.mark_synced()
         self._failed_in_a_row = 0
         self.stats.commits += 1
         self.stats.committed_bytes += len(self._buffer)
-        waiters = self._flying_waiters
+        entries, waiters = self._flying_entries, self._flying_waiters
         self._flying_entries, self._flying_waiters = [], []
         for waiter in waiters:
             if waiter is not None and not waiter.done():
                 waiter.set_result(None)
+        reach("journal.told")
         if self.on_commit is not None:
-            records = len(waiters) - waiters.count(None)
+            records = sum(entry.__class__ is UsageRecord for entry in entries)
             self.on_commit(time.monotonic() - self._flying_since_s, records)
         if self._awaited or len(self._entries) >= BATCH_ENTRIES or self._closing.is_set():
             after_turns(self._loop, GATHER_TURNS, self._commit)
@@ -246,9 +274,9 @@ class FileJournal:
     def _rest(self) -> None:
         self._busy = False
         self._quiet.set()
-        if self._entries and not self._intent_timer:
-            self._intent_timer = True
-            self._loop.call_later(INTENT_DELAY_S, self._intents_due)
+        if self._entries and not self._mark_timer:
+            self._mark_timer = True
+            self._loop.call_later(MARK_DELAY_S, self._marks_due)
 
     def _refused(self, segment: Segment) -> None:
         """The disk refused a write or a sync: tell the callers, keep the entries, leave the segment."""
@@ -305,7 +333,10 @@ class FileJournal:
     def _create_segment(self) -> Segment:
         number = self._next_number
         self._next_number += 1
-        return Segment.create(self._directory, SegmentName(self._life, number), self._start_us, self._segment_bytes)
+        name = SegmentName(self._life, number)
+        segment = Segment.create(self._directory, name, self._start_us, self._segment_bytes)
+        reach("journal.segment_made")
+        return segment
 
     def _close_files(self) -> None:
         if self._segment is not None:

@@ -1,230 +1,189 @@
-"""The usage ledger: one row for each dispatched request, what it used and what it costs. Rows never change.
+"""The usage ledger: what each dispatched request used and what it costs, in one log for each org. Rows never change.
 
-Invariants: inserting is idempotent by request id, so the same records may come any number of times and in any
-batches; and it takes every record. A value that the database cannot hold (a NUL, a number out of all proportion)
-is brought into range, for one impossible record must never stand in the way of all that come after it.
+Invariants: inserting is idempotent by request id, so the same records may come any number of times, in any batches,
+from any number of writers. What comes later and knows better is a row of its own, a correction. An org's rows have
+the positions 1, 2, 3, … in the order in which they were committed, and each one's hash covers the one before.
 """
 
 import asyncio
-from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime, timedelta
-from decimal import Decimal
-from typing import Any
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, func, select
-from sqlalchemy.dialects import sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from crosslogic.kernel.errors import InvalidRequest
-from crosslogic.kernel.money import PicoUsd, microdollars
-from crosslogic.metering.model import Evidence, Usage, UsageRecord, UsageSum
-from crosslogic.pricing.book import PriceBook
-from crosslogic.pricing.rate import rate
-from crosslogic.store.engine import reading
-from crosslogic.store.tables import usage_records
-from crosslogic.store.types import exact_sum
-
-INSERT_ROWS = 5_000  # in one statement
-_MAX_32 = 2**31 - 1
-_MAX_64 = 2**63 - 1
-_MAX_TOKENS = 2**40  # beyond any request, and small enough that sums of them stay within 64 bits
-_MAX_TIMESTAMP_US = 253_402_300_799_999_999  # the last microsecond of the year 9999
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-_Row = tuple[Any, ...]
-# The columns in the order of `_row`, with PostgreSQL's type of the array that carries them.
-_COLUMNS = (
-    ("request_id", "text"),
-    ("timestamp", "bigint"),
-    ("org_id", "text"),
-    ("env_id", "text"),
-    ("key_id", "text"),
-    ("endpoint", "text"),
-    ("model", "text"),
-    ("region", "text"),
-    ("node_id", "text"),
-    ("prompt_tokens", "bigint"),
-    ("completion_tokens", "bigint"),
-    ("cached_tokens", "bigint"),
-    ("reasoning_tokens", "bigint"),
-    ("total_tokens", "bigint"),
-    ("evidence", "text"),
-    ("outcome", "text"),
-    ("finish_reason", "text"),
-    ("http_status", "integer"),
-    ("streamed", "boolean"),
-    ("attempts", "integer"),
-    ("latency_ms", "bigint"),
-    ("first_token_ms", "bigint"),
-    ("client_request_id", "text"),
-    ("cost_pusd", "numeric"),
-    ("cost_microdollars", "bigint"),
-    ("price_version", "text"),
+from crosslogic.kernel.clock import Clock, SystemClock
+from crosslogic.kernel.crash_points import reach
+from crosslogic.kernel.errors import Conflict, NotFound
+from crosslogic.metering.ledger_row import LedgerHead, LedgerRow, append, is_before, microseconds
+from crosslogic.metering.ledger_sql import (
+    add_rows,
+    known_outcomes,
+    lock_heads,
+    log_starts,
+    make_heads,
+    move_heads,
+    rows_of_requests,
+    set_aside,
 )
-_NAMES = tuple(name for name, _ in _COLUMNS)
-_COST = _NAMES.index("cost_pusd")
+from crosslogic.metering.model import Evidence, Usage, UsageRecord
+from crosslogic.metering.rated import correction, original, restated, supersedes
+from crosslogic.pricing.book import Price, PriceBook
+from crosslogic.pricing.sync import PublishedPrices
 
+LATE = "a record came after the request was closed without one"
+BY_ITSELF = "crosslogic"
 
-def _postgresql_insert() -> str:
-    """One array for each column: a fraction of the time of a row at a time. Times go as whole microseconds."""
-    names = ", ".join(f'"{name}"' for name in _NAMES)
-    arrays = ", ".join(f"${number}::{kind}[]" for number, (_, kind) in enumerate(_COLUMNS, 1))
-    values = names.replace('"timestamp"', "timestamptz 'epoch' + \"timestamp\" * interval '1 microsecond'")
-    return (
-        f"INSERT INTO usage_records ({names}) SELECT {values} FROM unnest({arrays}) AS r({names}) "  # noqa: S608 - of constants
-        "ON CONFLICT (request_id) DO NOTHING"
-    )
+_T = TypeVar("_T")
 
-
-_POSTGRESQL_INSERT = _postgresql_insert()
-
-_GROUPS = {
-    "model": usage_records.c.model,
-    "env": usage_records.c.env_id,
-    "key": usage_records.c.key_id,
-    "day": usage_records.c.timestamp,
-    "endpoint": usage_records.c.endpoint,
-    "region": usage_records.c.region,
-    "outcome": usage_records.c.outcome,
-}
+_log = logging.getLogger(__name__)
 
 
 class Ledger:
-    def __init__(self, engine: AsyncEngine) -> None:
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        clock: Clock | None = None,
+        on_added: Callable[[Sequence[LedgerRow]], None] | None = None,
+        published: PublishedPrices | None = None,
+    ) -> None:
+        """`published` are versions that count before the price book; without it none does.
+
+        `on_added` hears of rows once they are committed, for metrics; where the answer to a commit is lost, not.
+        """
+        self._on_added = on_added
+        self._published = published
         self._engine = engine
+        self._clock = clock or SystemClock()
+        self._begun: set[str] = set()  # orgs whose logs have a head
 
     async def insert(self, records: Iterable[UsageRecord], prices: PriceBook) -> int:
-        """Rate the records and add those whose request the ledger does not have yet; returns how many.
+        """Rate the records and add those whose request the ledger does not have yet; returns how many rows.
 
+        A request that was closed without a record gets what is missing as a correction.
         All or nothing. Raises `store.engine.DATABASE_ERRORS`, after which the rows may be there or not: insert again.
         """
-        # In the order of their keys: two writers with overlapping records then wait for each other in turn,
-        # instead of both ways.
-        rows = sorted((_row(record, prices) for record in records), key=lambda row: row[0])
-        if not rows:
+        records = list(records)
+        if not records:
             return 0
+        now_us = microseconds(self._clock.now())
+        published = None if self._published is None else await self._published.now()
+        drafts: dict[str, LedgerRow] = {}
+        for record in records:
+            row = original(record, prices, now_us, published)
+            known = drafts.get(row.request_id)
+            if known is None or supersedes(row, known.outcome):
+                drafts[row.request_id] = row
+        return await self._in_whole(self._insert(list(drafts.values())))
+
+    async def correct(
+        self,
+        org_id: str,
+        request_id: str,
+        n: int,
+        truth: Usage,
+        price: Price,
+        *,
+        evidence: Evidence,
+        reason: str,
+        actor: str,
+    ) -> bool:
+        """Add correction `n` (one more than the last), so that the request's rows add up to `truth` at `price`.
+
+        False where they do already, or where this very correction is there: so it may be asked for again. Raises
+        NotFound for a request that the org does not have, Conflict where another correction came first, or
+        `store.engine.DATABASE_ERRORS`.
+        """
+
+        async def run() -> bool:
+            async with self._engine.begin() as conn:
+                heads = await lock_heads(conn, [org_id])
+                rows = (await rows_of_requests(conn, [request_id])).get(request_id, [])
+                if not heads or not rows or rows[0].org_id != org_id:
+                    raise NotFound("there is no such request, or its rows were dropped")
+                if any((row.n, row.reason, row.actor) == (n, reason, actor) for row in rows):
+                    return False
+                if rows[-1].n + 1 != n:
+                    raise Conflict(f"the request has {rows[-1].n} corrections by now; read it again")
+                wanted = restated(rows[0], truth, price, evidence, microseconds(self._clock.now()))
+                row = correction(rows, wanted, reason, actor)
+                if row is None:
+                    return False
+                head, placed = append(heads[org_id], [row])
+                await add_rows(conn, placed)
+                await move_heads(conn, [head])
+                return True
+
+        return await self._in_whole(run())
+
+    async def _insert(self, drafts: list[LedgerRow]) -> int:
+        org_ids = sorted({row.org_id for row in drafts})
+        missing = [org_id for org_id in org_ids if org_id not in self._begun]
+        if missing:
+            # In a transaction of its own, so that nobody holds a head that others make while waiting for another.
+            async with self._engine.begin() as conn:
+                await make_heads(conn, missing)
+            reach("ledger.heads_made")
+            self._begun.update(missing)
+        async with self._engine.begin() as conn:
+            heads = await lock_heads(conn, org_ids)
+            reach("ledger.heads_locked")
+            if len(heads) < len(org_ids):  # another database than before, a restored one
+                self._begun.clear()
+                raise ConnectionResetError("the ledger lost the heads of its logs; try again")
+            by_org: dict[str, list[LedgerRow]] = defaultdict(list)
+            for row in await self._new_rows(conn, drafts):
+                by_org[row.org_id].append(row)
+            moved: list[LedgerHead] = []
+            added: list[LedgerRow] = []
+            for org_id in sorted(by_org):
+                head, placed = append(heads[org_id], by_org[org_id])
+                moved.append(head)
+                added += placed
+            await add_rows(conn, added)
+            reach("ledger.rows_added")
+            await move_heads(conn, moved)
+            reach("ledger.before_commit")
+        reach("ledger.committed")
+        if self._on_added is not None:
+            self._on_added(added)
+        return len(added)
+
+    async def _new_rows(self, conn: AsyncConnection, drafts: list[LedgerRow]) -> list[LedgerRow]:
+        """Those that the ledger does not have, and corrections of those that it has without knowing better."""
+        known = await known_outcomes(conn, [row.request_id for row in drafts])
+        late = [row for row in drafts if row.request_id in known and supersedes(row, known[row.request_id])]
+        before = await rows_of_requests(conn, [row.request_id for row in late]) if late else {}
+        new = [row for row in drafts if row.request_id not in known]
+        new += [row for row in late if row.request_id not in before]
+        rows = await self._in_time(conn, new)
+        found = (correction(before[row.request_id], row, LATE, BY_ITSELF) for row in late if row.request_id in before)
+        return rows + [row for row in found if row is not None]
+
+    async def _in_time(self, conn: AsyncConnection, rows: list[LedgerRow]) -> list[LedgerRow]:
+        """Without those of a time that was dropped: it may have had them, so they are set aside for people to judge.
+
+        Asked after what is known: whoever removes rows has said so, in an earlier transaction.
+        """
+        starts = await log_starts(conn, sorted({row.org_id for row in rows}))
+        if not starts:
+            return rows
+        too_late = [row for row in rows if row.org_id in starts and is_before(row, starts[row.org_id].cutoff)]
+        if too_late:
+            _log.warning("%d usage records are of a time whose rows were dropped; they are set aside", len(too_late))
+            await set_aside(conn, too_late)
+        gone = {row.request_id for row in too_late}
+        return [row for row in rows if row.request_id not in gone]
+
+    async def _in_whole(self, running: Coroutine[Any, Any, _T]) -> _T:
         if self._engine.dialect.name != "sqlite":
-            return await self._add(rows)
+            return await running
         # Cancelled in the middle of a transaction, SQLite's driver keeps the write lock until the garbage collector
         # finds the statement. So the transaction, which is short, is ended first.
-        adding = asyncio.create_task(self._add(rows))
+        task = asyncio.create_task(running)
         try:
-            return await asyncio.shield(adding)
+            return await asyncio.shield(task)
         except asyncio.CancelledError:
-            await asyncio.gather(adding, return_exceptions=True)
+            await asyncio.gather(task, return_exceptions=True)
             raise
-
-    async def _add(self, rows: list[_Row]) -> int:
-        added = 0
-        async with self._engine.begin() as conn:
-            insert = _insert_postgresql if conn.dialect.name == "postgresql" else _insert_sqlite
-            for start in range(0, len(rows), INSERT_ROWS):
-                added += await insert(conn, rows[start : start + INSERT_ROWS])
-        return added
-
-    async def summary(
-        self, org_id: str, *, start: datetime | None, end: datetime | None, group_by: Sequence[str] = ()
-    ) -> list[UsageSum]:
-        """Usage of an org from `start` (included) to `end` (not included), one sum for each group.
-
-        Groups: model, env, key, day (UTC), endpoint, region, outcome. Without any there is one sum, of nothing
-        perhaps. Raises InvalidRequest for another group, DATABASE_ERRORS.
-        """
-        t = usage_records.c
-        names = list(dict.fromkeys(group_by))
-        groups = [_group(name, self._engine.dialect.name) for name in names]
-        query = select(
-            *groups,
-            func.count(),
-            func.sum(t.prompt_tokens),
-            func.sum(t.completion_tokens),
-            func.sum(t.cached_tokens),
-            func.sum(t.total_tokens),
-            exact_sum(t.cost_pusd),
-        ).where(t.org_id == org_id)
-        if start is not None:
-            query = query.where(t.timestamp >= start)
-        if end is not None:
-            query = query.where(t.timestamp < end)
-        if groups:
-            query = query.group_by(*groups).order_by(*groups)
-        async with reading(self._engine) as conn:
-            rows = (await conn.execute(query)).all()
-        return [
-            UsageSum(dict(zip(names, row, strict=False)), *(int(value or 0) for value in row[len(names) :]))
-            for row in rows
-        ]
-
-
-def _group(name: str, dialect: str) -> ColumnElement[str]:
-    column = _GROUPS.get(name)
-    if column is None:
-        raise InvalidRequest(f"cannot group by {name!r}; choose of {', '.join(_GROUPS)}", param="group_by")
-    if name != "day":
-        return column
-    if dialect == "postgresql":
-        return func.to_char(func.timezone("UTC", column), "YYYY-MM-DD").label("day")
-    return func.strftime("%Y-%m-%d", column).label("day")
-
-
-def _row(record: UsageRecord, prices: PriceBook) -> _Row:
-    price = prices.price(record.model, record.region)
-    tokens = Usage(
-        _within(record.prompt_tokens, _MAX_TOKENS),
-        _within(record.completion_tokens, _MAX_TOKENS),
-        _within(record.cached_tokens, _MAX_TOKENS),
-        _within(record.reasoning_tokens, _MAX_TOKENS),
-    )
-    # An answer from the cache is recorded with its tokens and costs nothing: no node ran.
-    cost = PicoUsd(0) if record.evidence is Evidence.CACHED else rate(tokens, price)
-    return (
-        _text(record.request_id),
-        _within(record.timestamp_us, _MAX_TIMESTAMP_US),
-        _text(record.org_id),
-        _text(record.env_id),
-        _text(record.key_id),
-        _text(record.endpoint),
-        _text(record.model),
-        _text(record.region),
-        _text(record.node_id),
-        tokens.prompt_tokens,
-        tokens.completion_tokens,
-        tokens.cached_tokens,
-        tokens.reasoning_tokens,
-        tokens.prompt_tokens + tokens.completion_tokens,
-        record.evidence.value,
-        record.outcome.value,
-        None if record.finish_reason is None else _text(record.finish_reason),
-        _within(record.http_status, _MAX_32),
-        record.streamed,
-        _within(record.attempts, _MAX_32),
-        _within(record.latency_ms, _MAX_64),
-        None if record.first_token_ms is None else _within(record.first_token_ms, _MAX_64),
-        None if record.client_request_id is None else _text(record.client_request_id),
-        cost,
-        _within(microdollars(cost), _MAX_64),
-        price.version,
-    )
-
-
-def _text(value: str) -> str:
-    """PostgreSQL's text has no NUL."""
-    return value.replace("\x00", "�") if "\x00" in value else value
-
-
-def _within(value: int, most: int) -> int:
-    return min(max(value, 0), most)
-
-
-async def _insert_postgresql(conn: AsyncConnection, rows: list[_Row]) -> int:
-    columns: list[Any] = [list(column) for column in zip(*rows, strict=True)]
-    columns[_COST] = [Decimal(cost) for cost in columns[_COST]]
-    return (await conn.exec_driver_sql(_POSTGRESQL_INSERT, tuple(columns))).rowcount
-
-
-async def _insert_sqlite(conn: AsyncConnection, rows: list[_Row]) -> int:
-    values = [dict(zip(_NAMES, row, strict=True)) for row in rows]
-    for value in values:
-        value["timestamp"] = _EPOCH + timedelta(microseconds=value["timestamp"])
-    statement = sqlite.insert(usage_records).on_conflict_do_nothing(index_elements=["request_id"])
-    return (await conn.execute(statement, values)).rowcount

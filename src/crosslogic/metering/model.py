@@ -19,13 +19,17 @@ class Outcome(StrEnum):
     INTERRUPTED = "interrupted"  # this gateway died in between; written by recovery
 
 
+NODES_FAULT = frozenset({Outcome.UPSTREAM_ERROR, Outcome.TRUNCATED, Outcome.TIMEOUT})
+
+
 class Evidence(StrEnum):
     """Where the token numbers come from."""
 
     ENGINE = "engine"  # the engine's own usage
     CACHED = "cached"  # no node ran: the tokens that the engine told when the answer was made
     COUNTED = "counted"  # the engine gave none; counted from what passed through
-    ESTIMATED = "estimated"  # nothing passed; from the length of the prompt
+    ESTIMATED = "estimated"  # nothing passed; by the node's pace (no longer written, for it may be too high)
+    CHECKPOINT = "checkpoint"  # our process died: what its last mark of the stream says, rather too little
     NONE = "none"  # nothing was generated
 
 
@@ -49,6 +53,24 @@ class Intent(msgspec.Struct, frozen=True, tag="intent", array_like=True):
     region: str
     node_id: NodeId
     prompt_tokens_estimate: int
+    plan_price_pusd: int | None = None  # as in `UsageRecord`
+    streamed: bool = False
+
+
+class Checkpoint(msgspec.Struct, frozen=True, tag="mark", array_like=True):
+    """How far an announced request has come: at least so much was generated. The last one of a request counts."""
+
+    request_id: RequestId
+    prompt_tokens: int  # as the engine told them; 0: it has not
+    completion_tokens: int
+    cached_tokens: int = 0
+    from_engine: bool = False  # the engine's own usage, not our count
+
+
+class Withdrawal(msgspec.Struct, frozen=True, tag="withdrawal", array_like=True):
+    """What was announced by an intent did not run to an end, and nothing of it is billed: it was put back."""
+
+    request_id: RequestId
 
 
 class UsageRecord(msgspec.Struct, frozen=True, tag="usage", array_like=True):
@@ -76,6 +98,10 @@ class UsageRecord(msgspec.Struct, frozen=True, tag="usage", array_like=True):
     latency_ms: int
     first_token_ms: int | None
     client_request_id: str | None = None  # what the caller sent as X-Request-Id
+    failed_nodes: tuple[NodeId, ...] = ()  # tried before `node_id`, and not billed
+    region_asked: str | None = None  # pinned by key, environment or org, or chosen for it; None: anywhere would do
+    failover: bool = False  # served outside of `region_asked`
+    plan_price_pusd: int | None = None  # a token's price by the plan in force on arrival; None: the price book decides
 
     @property
     def total_tokens(self) -> int:
@@ -90,5 +116,6 @@ class UsageSum(msgspec.Struct, frozen=True):
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int
+    reasoning_tokens: int
     total_tokens: int
     cost_pusd: int

@@ -3,12 +3,21 @@
 import asyncio
 from typing import Protocol
 
-from crosslogic.metering.model import Intent, UsageRecord
+from crosslogic.kernel.ids import RequestId
+from crosslogic.metering.model import Checkpoint, Intent, UsageRecord
 
 
 class Journal(Protocol):
-    def intend(self, intent: Intent) -> None:
-        """Append before dispatch; it becomes durable with the next commit. Returns at once."""
+    def intend(self, intent: Intent) -> "asyncio.Future[None]":
+        """Append before dispatch, and return a future as `record` does: no node may be asked before it is done."""
+        ...
+
+    def mark(self, checkpoint: Checkpoint) -> None:
+        """Append how far a request has come. Returns at once."""
+        ...
+
+    def withdraw(self, request_id: RequestId) -> None:
+        """Append that what `intend` announced was given up and bills nothing. Returns at once."""
         ...
 
     def record(self, usage: UsageRecord) -> "asyncio.Future[None]":

@@ -91,6 +91,19 @@ class LifeLock:
         os.close(self._fd)
 
 
+def new_life(directory: Path, writer: str, start_us: int) -> tuple[LifeLock, str, int]:
+    """The lock, the name and the start of a life that was not lived before: a clock that was set back may give the very
+    microsecond of an earlier one, whose segments are still to be read. Raises OSError.
+    """
+    while True:
+        life = life_name(writer, start_us)
+        lock = LifeLock.take(directory, life)
+        if not any(directory.glob(f"{life}-*.journal*")):
+            return lock, life, start_us
+        lock.release(remove=False)
+        start_us += 1
+
+
 def is_alive(directory: Path, life: str) -> bool:
     """Whether the writer still holds its lock."""
     try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections import deque
+from collections.abc import Awaitable, Callable
 from enum import Enum, auto
 from typing import Protocol, cast
 from urllib.parse import urlsplit
@@ -53,6 +54,7 @@ class UpstreamConnection(asyncio.Protocol):
         "_origin",
         "_parser",
         "_pieces",
+        "_retired",
         "_reused",
         "_sink",
         "_status_known",
@@ -68,6 +70,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._headers: list[tuple[bytes, bytes]] = []
         self._pieces: list[bytes] = []
         self._reused = False
+        self._retired = False
         self._answered = False
         self._status_known = False
         self._complete = False
@@ -108,6 +111,12 @@ class UpstreamConnection(asyncio.Protocol):
     def close(self) -> None:
         if self._transport is not None:
             self._transport.abort()
+
+    def retire(self) -> None:
+        """Carry nothing new: close now, or when the answer that it carries has ended."""
+        self._retired = True
+        if self._sink is None:
+            self.close()
 
     # --- asyncio
 
@@ -177,7 +186,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def _finish(self) -> None:
         sink, self._sink, self._parser = self._sink, None, None
-        if self._keep_alive and self.usable:
+        if self._keep_alive and not self._retired and self.usable:
             self._origin.put_back(self)
         else:
             self.close()
@@ -191,19 +200,27 @@ class UpstreamConnection(asyncio.Protocol):
             sink.on_failure(failure)
 
 
+Dial = Callable[[Callable[[], UpstreamConnection]], Awaitable[UpstreamConnection]]
+"""Opens a connection for a protocol some other way than by its address. Raises OSError; may be cancelled."""
+
+
 class Origin:
     """One upstream server (scheme, host, port) and its idle connections."""
 
-    def __init__(self, url: str, *, connect_timeout_s: float = 2.0, max_idle: int = 256) -> None:
+    def __init__(
+        self, url: str, *, connect_timeout_s: float = 2.0, max_idle: int = 256, dial: Dial | None = None
+    ) -> None:
+        """With `dial` new connections come from there, and the URL says path and `Host` only."""
         parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        if dial is None and (parts.scheme not in ("http", "https") or not parts.hostname):
             raise ConfigurationError(f"{url!r} is no http:// or https:// address of a server")
         self.url = url
-        self.host = parts.hostname
+        self.host = parts.hostname or ""
         self.port = parts.port or (443 if parts.scheme == "https" else 80)
         self.base_path = parts.path.rstrip("/").encode()
         self.host_line = b"host: %b\r\n" % parts.netloc.rpartition("@")[2].encode()
         self._tls = ssl.create_default_context() if parts.scheme == "https" else None
+        self._dial = dial or self._dial_address
         self._connect_timeout_s = connect_timeout_s
         self._max_idle = max_idle
         self._idle: deque[UpstreamConnection] = deque()
@@ -217,14 +234,15 @@ class Origin:
             if connection.usable:
                 connection.mark_reused()
                 return connection
-        loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self._connect_timeout_s):
-                _, connection = await loop.create_connection(
-                    lambda: UpstreamConnection(self), self.host, self.port, ssl=self._tls
-                )
+                return await self._dial(lambda: UpstreamConnection(self))
         except (OSError, TimeoutError) as error:
             raise ConnectFailed(str(error)) from error
+
+    async def _dial_address(self, protocol: Callable[[], UpstreamConnection]) -> UpstreamConnection:
+        loop = asyncio.get_running_loop()
+        _, connection = await loop.create_connection(protocol, self.host, self.port, ssl=self._tls)
         return connection
 
     def put_back(self, connection: UpstreamConnection) -> None:

@@ -38,6 +38,7 @@ class Exchange:
         "on_pause",
         "on_resume",
         "path",
+        "paused",
         "query",
         "started",
     )
@@ -65,6 +66,7 @@ class Exchange:
         self.ended = False
         self.closed = False
         self.on_closed: Callable[[], None] | None = None
+        self.paused = False  # the client reads more slowly than it is written to
         self.on_pause: Callable[[], None] | None = None
         self.on_resume: Callable[[], None] | None = None
         self._by_name: dict[bytes, bytes] | None = None

@@ -23,6 +23,7 @@ import httptools
 import msgspec
 
 from crosslogic.net.exchange import STATUS_LINES, Exchange
+from crosslogic.net.forwarded import Trusts, client_address
 
 Handler = Callable[[Exchange], None]
 
@@ -114,13 +115,19 @@ class ServerConnection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self._writable = False
-        if self._active is not None and self._active.on_pause is not None:
-            self._active.on_pause()
+        active = self._active
+        if active is not None:
+            active.paused = True
+            if active.on_pause is not None:
+                active.on_pause()
 
     def resume_writing(self) -> None:
         self._writable = True
-        if self._active is not None and self._active.on_resume is not None:
-            self._active.on_resume()
+        active = self._active
+        if active is not None:
+            active.paused = False
+            if active.on_resume is not None:
+                active.on_resume()
 
     # --- httptools
 
@@ -176,7 +183,9 @@ class ServerConnection(asyncio.Protocol):
             body,
             # An upgrade is an offer (RFC 9110 §7.8): the request is answered as it is, and is the connection's last.
             self._parser.should_keep_alive() and not self._parser.should_upgrade(),
-            self._client_ip,
+            self._client_ip
+            if self._server.trusts is None
+            else client_address(self._client_ip, self._headers, self._server.trusts),
             knows_chunks=self._parser.get_http_version() != "1.0",
         )
         self._headers, self._body = [], []
@@ -285,9 +294,11 @@ class ServerConnection(asyncio.Protocol):
 class HttpServer:
     """Listens, and keeps the set of connections. `handler` is called once for each request, in the loop's thread."""
 
-    def __init__(self, handler: Handler, limits: ServerLimits | None = None) -> None:
+    def __init__(self, handler: Handler, limits: ServerLimits | None = None, trusts: Trusts | None = None) -> None:
+        """`trusts` tells which peers are proxies that say truly for whom they ask; None: nobody."""
         self.handler = handler
         self.limits = limits or ServerLimits()
+        self.trusts = trusts
         self.draining = False
         self.date_line = _date_line()
         self._connections: set[ServerConnection] = set()

@@ -26,16 +26,13 @@ def no_lane(_: str) -> Lane:
 
 
 class Desk:
-    """Decides; whoever calls it acts. `preemption` lets a waiting request put back a lower one."""
+    """Decides; whoever calls it acts."""
 
-    def __init__(
-        self, queue: FairQueue, capacity: Capacity, *, lane_of: LaneOf = no_lane, preemption: bool = False
-    ) -> None:
+    def __init__(self, queue: FairQueue, capacity: Capacity, *, lane_of: LaneOf = no_lane) -> None:
         self.queue = queue
         self.pending = 0  # granted, not yet dispatched
         self._capacity = capacity
         self._lane_of = lane_of
-        self._preemption = preemption
         self._preemptible: dict[str, dict[str, Turn]] = {}  # by line, by request
         self._waiting_lines: dict[str, None] = {}
 
@@ -46,6 +43,18 @@ class Desk:
         if not waiting and (self._may_start(ask.line, ask.traffic) or not self._capacity.total(ask.line)):
             return self._start(ask, now_s)
         answer = self.queue.offer(ask, now_s)
+        if isinstance(answer, Queued):
+            self._waiting_lines[ask.line] = None
+        return answer
+
+    def again(self, turn: Turn, now_s: float) -> Turn | Queued | Shed:
+        """Its request was put back, and waits at its old place; the time for which it ran does not count as waiting."""
+        ask = turn.ask
+        ask.deadline_s += now_s - turn.started_s
+        line = self.queue.line(ask.line)
+        if not line.waiting and self._may_start(ask.line, ask.traffic):
+            return self._start(ask, now_s)
+        answer = self.queue.take_back(ask, now_s)
         if isinstance(answer, Queued):
             self._waiting_lines[ask.line] = None
         return answer
@@ -79,14 +88,14 @@ class Desk:
         if not turn.open:
             return False
         turn.open = False
-        if self._preemption:
+        if self._preemptible:
             self._forget(turn)
         self.queue.end(turn, cost_of(prompt_tokens, output_tokens), now_s)
         return True
 
     def preempt_for(self, waiting: TurnAsk) -> Turn | None:
         """Who is to be put back so that `waiting`, which has just been queued, can start. At most once a turn."""
-        if not self._preemption:
+        if not waiting.preempts:
             return None
         turn = victim(self._preemptible.get(waiting.line, {}).values(), waiting)
         if turn is not None:
@@ -114,7 +123,9 @@ class Desk:
             del self._preemptible[turn.ask.line]
 
     def _start(self, ask: TurnAsk, now_s: float) -> Turn:
+        if ask.preemptible:
+            self.queue.came(ask, now_s)
         turn = self.queue.start(ask, now_s)
-        if ask.preemptible and self._preemption:
+        if ask.preemptible:
             self._preemptible.setdefault(ask.line, {})[ask.id] = turn
         return turn

@@ -2,7 +2,9 @@
 
 Invariants:
 - Never more wait than the bounds allow, over all lines and of each tenant. (Where other processes report what waits
-  with them, the bounds hold over all of them, as far as the reports go.)
+  with them, the bounds hold over all of them, as far as the reports go; of a tenant, each process lets its part of
+  the bound wait all the same. What was put back waits beyond the bounds:
+  it has been admitted before.)
 - What was queued leaves exactly once: by `start`, `remove`, `expire`, or displaced by a higher class.
 - `next` gives nothing whose deadline has passed.
 - Reserved requests give way to nobody. They are refused only at their own bounds (of their tenant, their deadline),
@@ -12,17 +14,17 @@ A line (a set of nodes) has two lanes, reserved and shared, each with an order o
 """
 
 from collections import OrderedDict
+from collections.abc import Iterable, Iterator
 from heapq import heapify, heappop, heappush
-from typing import TypeVar
 
 from crosslogic.queueing.model import Bounds, Queued, Shed, ShedReason, Standing, TrafficClass, Turn, TurnAsk
 from crosslogic.queueing.orders import NewOrder, Order
+from crosslogic.queueing.shedding import Shedding
 
 _DURATION_WEIGHT = 0.05
 _RETRY_MIN_S = 1.0
 _RETRY_MAX_S = 60.0
 _RESERVED = TrafficClass.RESERVED
-_Key = TypeVar("_Key")
 
 
 class Lane:
@@ -47,11 +49,12 @@ class Lane:
 
 
 class Line:
-    """The two lanes of a set of nodes."""
+    """The two lanes of a set of nodes. `running` counts the turns of each tenant that has any."""
 
-    __slots__ = ("reserved", "shared")
+    __slots__ = ("reserved", "running", "shared")
 
     def __init__(self, new_order: NewOrder) -> None:
+        self.running: dict[str, int] = {}
         self.reserved = Lane(new_order())
         self.shared = Lane(new_order())
 
@@ -83,12 +86,15 @@ class FairQueue:
         self.bounds = bounds or Bounds()
         self.lines: dict[str, Line] = {}
         self.share = 1  # 1/share of the bounds is this process's, while it does not hear of the others
+        # Who share the bounds: each keeps its part of a tenant's, however much of it waits elsewhere. Else a worker
+        # that gets fewer connections would have nobody waiting, and give its places by arrival instead of by weight.
+        self.workers = 1
         self.elsewhere = 0
         self.elsewhere_by_tenant: dict[str, int] = {}
         self._new_order = new_order
         self._asks: dict[str, TurnAsk] = {}
         self._tenants: dict[str, OrderedDict[str, TurnAsk]] = {}
-        self._classes: dict[tuple[TrafficClass, int], OrderedDict[str, TurnAsk]] = {}
+        self._shedding = Shedding()
         self._deadlines: list[tuple[float, int, TurnAsk]] = []
         self._expired: list[TurnAsk] = []
         self._sequence = 0
@@ -107,6 +113,10 @@ class FairQueue:
             line = self.lines[name] = Line(self._new_order)
         return line
 
+    def by_tenant(self) -> Iterator[Iterable[TurnAsk]]:
+        """Those waiting of each tenant, in the order of their coming."""
+        return (asks.values() for asks in self._tenants.values())
+
     def waiting_by_tenant(self) -> dict[str, int]:
         """How many requests of each tenant wait here."""
         return {tenant: len(asks) for tenant, asks in self._tenants.items()}
@@ -119,11 +129,12 @@ class FairQueue:
         own = self._tenants.get(ask.tenant)
         most = self.bounds.waiting_per_tenant if ask.max_waiting is None else ask.max_waiting
         most, most_in_all = -(-most // self.share), -(-self.bounds.waiting // self.share)
-        if (len(own) if own else 0) + self.elsewhere_by_tenant.get(ask.tenant, 0) >= most:
+        waits, part = len(own) if own else 0, -(-most // self.workers)
+        if waits >= part and waits + self.elsewhere_by_tenant.get(ask.tenant, 0) >= most:
             return Shed(ShedReason.TENANT_FULL, self._retry_when_one_left(own, line))
         displaced = None
         if len(self._asks) + self.elsewhere >= most_in_all:
-            displaced = self._below(ask)
+            displaced = self._shedding.below(ask)
             if displaced is None and (ask.traffic is not _RESERVED or len(self._asks) >= most_in_all):
                 return Shed(ShedReason.QUEUE_FULL, self._retry_after(line.shared.per_s, 1.0))
         self._add(ask, line, now_s)
@@ -133,7 +144,23 @@ class FairQueue:
             return Shed(ShedReason.DEADLINE, _polite(wait_s - (ask.deadline_s - now_s)))
         if displaced is not None:
             self._drop(displaced)
+            position, wait_s = line.position(ask), line.wait_s(ask)
         return Queued(position, wait_s, displaced)
+
+    def take_back(self, ask: TurnAsk, now_s: float) -> Queued | Shed:
+        """Let `ask` wait again, which was interrupted: at its old place, and whatever the bounds are."""
+        if ask.deadline_s <= now_s:
+            return Shed(ShedReason.DEADLINE, _RETRY_MIN_S)
+        line = self.line(ask.line)
+        self._add(ask, line, now_s)
+        return Queued(line.position(ask), line.wait_s(ask))
+
+    def came(self, ask: TurnAsk, now_s: float) -> None:
+        """Remember the place of one that starts at once and may be put back: it came now."""
+        if not ask.sequence:
+            self._sequence += 1
+            ask.sequence = self._sequence
+            ask.enqueued_s = now_s
 
     def next(self, name: str, now_s: float, *, reserved_only: bool = False) -> TurnAsk | None:
         """Whose turn it is on that line, reserved ones first; it waits until `start` or `remove`."""
@@ -150,17 +177,25 @@ class FairQueue:
 
     def start(self, ask: TurnAsk, now_s: float) -> Turn:
         """`ask` has its turn, whether it waited or not: it is charged and runs until `end`."""
-        lane = self.line(ask.line).lane(ask.traffic)
+        line = self.line(ask.line)
+        lane = line.lane(ask.traffic)
         charged = lane.order.charge(ask, now_s)
         if ask.waiting:
             self._drop(ask)
         lane.running += 1
+        line.running[ask.tenant] = line.running.get(ask.tenant, 0) + 1
         return Turn(ask, now_s, charged)
 
     def end(self, turn: Turn, cost: float, now_s: float) -> None:
         """The turn is over and took `cost` virtual tokens; 0 when nothing ran."""
-        lane = self.line(turn.ask.line).lane(turn.ask.traffic)
+        line, tenant = self.line(turn.ask.line), turn.ask.tenant
+        lane = line.lane(turn.ask.traffic)
         lane.running -= 1
+        left = line.running[tenant] - 1
+        if left:
+            line.running[tenant] = left
+        else:
+            del line.running[tenant]
         lane.order.settle(turn, cost)
         if cost > 0.0:
             lane.ended(now_s - turn.started_s)
@@ -218,10 +253,7 @@ class FairQueue:
         ask.waiting = True
         self._asks[ask.id] = ask
         self._tenants.setdefault(ask.tenant, OrderedDict())[ask.id] = ask
-        peers = self._classes.setdefault((ask.traffic, ask.priority), OrderedDict())
-        peers[ask.id] = ask
-        if put_back:  # what was interrupted once is the last of its class to give way
-            peers.move_to_end(ask.id, last=False)
+        self._shedding.add(ask, kept=put_back)
         line.lane(ask.traffic).order.add(ask)
         self._pushed += 1  # no two items are equal, also when a request that was put back comes again
         heappush(self._deadlines, (ask.deadline_s, self._pushed, ask))
@@ -233,17 +265,11 @@ class FairQueue:
         self.line(ask.line).lane(ask.traffic).order.remove(ask)
         ask.waiting = False
         del self._asks[ask.id]
-        _take_from(self._tenants, ask.tenant, ask.id)
-        _take_from(self._classes, (ask.traffic, ask.priority), ask.id)
-
-    def _below(self, ask: TurnAsk) -> TurnAsk | None:
-        """The last to come of the lowest class that waits here, when that is lower than `ask`'s."""
-        if not self._classes:
-            return None
-        lowest = min(self._classes)
-        if lowest[0] is _RESERVED or lowest >= (ask.traffic, ask.priority):
-            return None
-        return next(reversed(self._classes[lowest].values()))
+        own = self._tenants[ask.tenant]
+        del own[ask.id]
+        if not own:
+            del self._tenants[ask.tenant]
+        self._shedding.remove(ask)
 
     def _is_live(self, item: tuple[float, int, TurnAsk]) -> bool:
         return item[2].waiting and item[2].deadline_s == item[0]
@@ -258,13 +284,6 @@ class FairQueue:
 
     def _retry_after(self, per_s: float | None, places: float) -> float:
         return _RETRY_MIN_S if per_s is None else _polite(places / per_s)
-
-
-def _take_from(groups: dict[_Key, OrderedDict[str, TurnAsk]], key: _Key, request_id: str) -> None:
-    group = groups[key]
-    del group[request_id]
-    if not group:
-        del groups[key]
 
 
 def _polite(seconds: float) -> float:

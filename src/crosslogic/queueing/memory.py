@@ -5,15 +5,18 @@ at the latest.
 """
 
 import asyncio
+from collections.abc import Callable
 
 import msgspec
 
 from crosslogic.kernel.clock import Clock
+from crosslogic.queueing.board.model import Board, look
 from crosslogic.queueing.desk import Desk
 from crosslogic.queueing.model import Queued, Shed, ShedReason, Standing, Turn, TurnAsk
 
 REPORT_EVERY_S = 1.0
 _LEFT = Shed(ShedReason.LEFT, 1.0)
+_REMOVED = Shed(ShedReason.REMOVED, 1.0)
 
 
 class _Waiter(msgspec.Struct, eq=False):
@@ -24,8 +27,17 @@ class _Waiter(msgspec.Struct, eq=False):
 class MemoryQueue:
     """A `TurnQueue` for one process. Not thread-safe: it lives in one event loop."""
 
-    def __init__(self, desk: Desk, clock: Clock, *, report_every_s: float = REPORT_EVERY_S) -> None:
+    def __init__(
+        self,
+        desk: Desk,
+        clock: Clock,
+        *,
+        report_every_s: float = REPORT_EVERY_S,
+        on_length: Callable[[int], None] | None = None,
+    ) -> None:
+        """`on_length` is told how many wait, whenever that changes."""
         self.desk = desk
+        self._on_length = on_length
         self._now_s = clock.monotonic_s
         self._loop = asyncio.get_running_loop()
         self._report_every_s = report_every_s
@@ -47,11 +59,25 @@ class MemoryQueue:
         if self.desk.done(turn, prompt_tokens, output_tokens, self._now_s()) and self._waiters:
             self._grant()
 
+    async def again(self, turn: Turn) -> Turn | Shed:
+        """Give the turn back and wait for another one at the old place."""
+        self.done(turn, 0, 0)
+        answer = self.desk.again(turn, self._now_s())
+        if isinstance(answer, Queued):
+            return await self._wait(turn.ask, answer)
+        return answer
+
     def leave(self, request_id: str) -> None:
         """The caller of a waiting request is gone."""
-        waiter = self._waiters.get(request_id)
-        if waiter is not None and self.desk.queue.remove(request_id) is not None:
-            self._answer(waiter, _LEFT)
+        self._take_out(request_id, _LEFT)
+
+    def remove(self, request_id: str) -> bool:
+        """Somebody else takes a waiting request out."""
+        return self._take_out(request_id, _REMOVED)
+
+    def board(self) -> Board:
+        """What waits and runs in this process."""
+        return look(self.desk.queue, self._now_s())
 
     def standing(self, request_id: str) -> Standing | None:
         """Position and estimated wait of a waiting request."""
@@ -75,19 +101,27 @@ class MemoryQueue:
             if timer is not None:
                 timer.cancel()
 
+    def _take_out(self, request_id: str, why: Shed) -> bool:
+        waiter = self._waiters.get(request_id)
+        if waiter is None or self.desk.queue.remove(request_id) is None:
+            return False
+        self._answer(waiter, why)
+        return True
+
     # --- inside -------------------------------------------------------------------------------------------------
 
     async def _wait(self, ask: TurnAsk, queued: Queued) -> Turn | Shed:
         waiter = _Waiter(ask, self._loop.create_future())
         self._waiters[ask.id] = waiter
+        self._tell_length()
         if queued.displaced is not None:
             self._answer(self._waiters[queued.displaced.id], Shed(ShedReason.DISPLACED, 1.0))
         self._watch_deadlines()
         if ask.on_wait is not None and self._reporting is None:
             self._reporting = self._loop.call_later(self._report_every_s, self._report)
-        put_back = self.desk.preempt_for(ask)
-        if put_back is not None:
-            self._loop.call_soon(_put_back, put_back)
+        victim = self.desk.preempt_for(ask)
+        if victim is not None:
+            self._loop.call_soon(_put_back, victim)
         try:
             answer = await waiter.answered
         except asyncio.CancelledError:
@@ -99,6 +133,7 @@ class MemoryQueue:
 
     def _cancelled(self, waiter: _Waiter) -> None:
         self._waiters.pop(waiter.ask.id, None)
+        self._tell_length()
         self.desk.queue.remove(waiter.ask.id)
         answered = waiter.answered
         if answered.done() and not answered.cancelled():
@@ -122,6 +157,7 @@ class MemoryQueue:
 
     def _answer(self, waiter: _Waiter, answer: Turn | Shed) -> None:
         del self._waiters[waiter.ask.id]
+        self._tell_length()
         if waiter.answered.done():  # cancelled in this very turn of the loop, and not yet told
             if isinstance(answer, Turn):
                 self.desk.claimed()
@@ -129,6 +165,10 @@ class MemoryQueue:
                 self.places_changed()
             return
         waiter.answered.set_result(answer)
+
+    def _tell_length(self) -> None:
+        if self._on_length is not None:
+            self._on_length(len(self._waiters))
 
     def _refuse_expired(self, now_s: float) -> None:
         for ask in self.desk.queue.expire(now_s):

@@ -27,6 +27,7 @@ class ShedReason(StrEnum):
     DEADLINE = "deadline"  # its turn would not come, or did not come, in time
     DISPLACED = "displaced"  # it waited, and gave way to a higher class
     LEFT = "left"  # the caller is gone
+    REMOVED = "removed"  # somebody with the right to do so took it out
 
 
 class Standing(msgspec.Struct, frozen=True):
@@ -54,8 +55,11 @@ class TurnAsk(msgspec.Struct, eq=False):
     priority: int = 1  # higher goes first, and is shed later
     traffic: TrafficClass = TrafficClass.SERVERLESS
     max_waiting: int | None = None  # of this tenant; None: the queue's own bound
+    policy: str = ""  # in whose order it waits (`policies.POLICIES`); "": that of the lane
+    preempts: bool = False  # while it waits, what runs below it may be put back
     preemptible: bool = False
-    on_preempt: Callable[[], None] | None = None  # give up what runs, call `done`, then ask again with this very ask
+    on_preempt: Callable[[], None] | None = None  # give up what runs, then wait `again` with the same turn
+    shown_id: bytes = b""  # what the caller calls it
     on_wait: Callable[[Standing], None] | None = None  # called each second of waiting
     # The queue's own notes:
     enqueued_s: float | None = None

@@ -1,5 +1,6 @@
 """No queue: `enable_queuing: false`. The scheduler alone says whether a node has room."""
 
+from crosslogic.queueing.board.model import Board
 from crosslogic.queueing.model import Standing, Turn, TurnAsk
 
 
@@ -13,12 +14,24 @@ class NullQueue:
     def done(self, turn: Turn, prompt_tokens: int, output_tokens: int) -> None:
         """Nothing was held."""
 
+    async def again(self, turn: Turn) -> Turn:
+        """Nobody is ever put back."""
+        return turn
+
     def leave(self, request_id: str) -> None:
         """Nobody waits."""
 
     def standing(self, request_id: str) -> Standing | None:
         """Nobody waits."""
         return None
+
+    def remove(self, request_id: str) -> bool:
+        """Nobody waits."""
+        return False
+
+    def board(self) -> Board:
+        """Nobody waits, and who runs is not known here."""
+        return Board()
 
     def waiting(self) -> int:
         """Nobody waits."""

@@ -5,11 +5,13 @@ if isinstance(answer, Shed): refuse
 try:
     pick, dispatch, relay                  # no await between `turn` and the dispatch that takes the place
 finally:
+    # (where `ask.on_preempt` was called and what ran was given up: answer = await queue.again(answer), and once more)
     queue.done(answer, prompt_tokens, output_tokens)   # after the place is free again
 """
 
 from typing import Protocol
 
+from crosslogic.queueing.board.model import Board
 from crosslogic.queueing.model import Shed, Standing, Turn, TurnAsk
 
 
@@ -40,12 +42,28 @@ class TurnQueue(Protocol):
         """The request has left its node, and used so many tokens (0 when nothing ran). A second call does nothing."""
         ...
 
+    async def again(self, turn: Turn) -> Turn | Shed:
+        """Give this turn back, of a request that was interrupted before it sent anything, and wait for another one.
+
+        It keeps its old place, its time of waiting goes on where it stood, and no bound refuses it. The given turn
+        is `done` by this.
+        """
+        ...
+
     def leave(self, request_id: str) -> None:
         """The caller of a waiting request is gone: its `turn` answers `Shed(LEFT)`. Nothing happens to others."""
         ...
 
     def standing(self, request_id: str) -> Standing | None:
         """Position and estimated wait of a waiting request; None when it does not wait here."""
+        ...
+
+    def remove(self, request_id: str) -> bool:
+        """Take a waiting request out for somebody else than its caller; False when it does not wait here."""
+        ...
+
+    def board(self) -> Board:
+        """What waits and runs in this process, for those who look at it."""
         ...
 
     def waiting(self) -> int:

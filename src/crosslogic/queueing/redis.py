@@ -43,7 +43,7 @@ QUIET_LOG_S = 30.0
 
 
 class RedisQueue(MemoryQueue):
-    """A `TurnQueue` for one of many workers; `policy(…, shared=True)` makes its orders. Does not close the connection.
+    """A `TurnQueue` for one of many workers; `orders(shared=True)` makes its lanes. Does not close the connection.
 
     `on_degraded(True)` is called when this worker begins to decide alone, `on_degraded(False)` when it ends.
     """
@@ -63,9 +63,10 @@ class RedisQueue(MemoryQueue):
         wait_s: float = 0.25,
         report_every_s: float = REPORT_EVERY_S,
         on_degraded: Callable[[bool], None] | None = None,
+        on_length: Callable[[int], None] | None = None,
     ) -> None:
         """`prefix` must contain one hash tag (`{…}`), so that a Redis cluster keeps all keys together."""
-        super().__init__(desk, clock, report_every_s=report_every_s)
+        super().__init__(desk, clock, report_every_s=report_every_s, on_length=on_length)
         self._connection = connection
         self._prefix = prefix
         self._sync_s = sync_s
@@ -165,14 +166,14 @@ class RedisQueue(MemoryQueue):
         if self._closing:
             return
         share.learn(self.desk.queue, report, answer, forgotten=self._epoch not in (0.0, answer.epoch))
-        self.workers = max(1, answer.workers)
+        self.workers = self.desk.queue.workers = max(1, answer.workers)
         self._epoch = answer.epoch
         if self.degraded and self._now_s() - report.sent_s <= self._wait_s:
             self._rejoin()
 
     def _go_alone(self, why: str) -> None:
         queue = self.desk.queue
-        queue.share = self.workers
+        queue.share, queue.workers = self.workers, 1
         queue.elsewhere, queue.elsewhere_by_tenant = 0, {}
         if self.degraded:
             return

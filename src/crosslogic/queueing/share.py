@@ -11,6 +11,7 @@ import msgspec
 
 from crosslogic.queueing.counters import Change, SharedCounters
 from crosslogic.queueing.fair_queue import FairQueue
+from crosslogic.queueing.policies import ByPolicy
 from crosslogic.queueing.weighted_fair import WeightedFair
 
 SCRIPT = files("crosslogic.queueing").joinpath("share.lua").read_text(encoding="utf-8")
@@ -124,9 +125,10 @@ def put_back(report: Report) -> None:
 def _shared_lanes(queue: FairQueue) -> Iterator[tuple[str, WeightedFair, SharedCounters]]:
     for name, line in queue.lines.items():
         for lane, kind in ((line.shared, "shared"), (line.reserved, "reserved")):
-            order = lane.order
-            if isinstance(order, WeightedFair) and isinstance(order.counters, SharedCounters):
-                yield f"{kind}:{name}", order, order.counters
+            if isinstance(lane.order, ByPolicy):
+                for order in lane.order.fair():
+                    if isinstance(order.counters, SharedCounters):
+                        yield f"{kind}:{name}", order, order.counters
 
 
 def _heads(prefix: str) -> list[str]:

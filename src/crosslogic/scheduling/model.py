@@ -39,19 +39,33 @@ class Ask(msgspec.Struct, frozen=True):
     prefix_hash: int | None = None  # of the part of the prompt that other requests share
     excluded: tuple[NodeId, ...] = ()  # tried before for this request
     region_strict: bool = False  # data residency: rather refuse than leave `region`
-    reserved: bool = False  # paid-for capacity: not held back by the ceiling of requests on a node
+    region_fallbacks: tuple[str, ...] = ()  # where the org would go next, before what the catalogue says
+    allowed_regions: frozenset[str] | None = None  # a key's: none but these, ever
+    journey: "Journey | None" = None
+    reserved: bool = False  # paid-for capacity: never refused because nodes are full
+
+
+class Journey(msgspec.Struct):
+    """What is decided once for a request, however often a node is picked for it."""
+
+    region: str | None = None  # the one that was asked for, or chosen for it
+    counted: bool = False
+    may_leave: bool | None = None  # None: its region was not down yet
+    failover: bool = False  # the last pick was outside of the region
 
 
 class NoNodeReason(StrEnum):
     UNKNOWN_MODEL = "unknown_model"  # this org can see no node with it
     NO_CAPACITY = "no_capacity"  # all that could serve are full
     NO_HEALTHY_NODE = "no_healthy_node"  # nodes have it, none may be used now
+    REGION_DOWN = "region_down"  # none in its region; elsewhere there are, but its share of them is used up
 
 
 class NoNode(msgspec.Struct, frozen=True):
     """The refusal of a pick; a value, not an error."""
 
     reason: NoNodeReason
+    returns_s: float | None = None  # monotonic: when a node comes back that asked to be left alone until then
 
 
 class ModelListing(msgspec.Struct, frozen=True):
@@ -133,13 +147,17 @@ class Candidate:
         "cooldown_s",
         "cooling_until_s",
         "failures",
+        "half_open",
         "latency_ewma_ms",
         "ledger",
         "model",
         "node",
         "node_id",
         "owner",
+        "probing",
+        "resting_until_s",
         "seed",
+        "weight",
     )
 
     def __init__(self, node: Node, model: str, ledger: Ledger, seed: int) -> None:
@@ -148,11 +166,15 @@ class Candidate:
         self.owner = node.org_id  # for life: a node that changes hands becomes another candidate
         self.model = model
         self.ledger = ledger
+        self.weight = node.health.weight
         self.seed = seed  # 64 bits of the node's id: its place for consistent hashing
         self.latency_ewma_ms: float | None = None  # to the first token
         self.failures = 0  # in a row
         self.cooldown_s = 0.0  # the last one given; doubles while failures go on
         self.cooling_until_s: float | None = None
+        self.half_open = False  # back from a rest, and not yet shown to be well
+        self.probing = False  # and one request is finding out
+        self.resting_until_s: float | None = None  # as the node itself asked
 
     @property
     def in_flight_requests(self) -> int:
@@ -164,7 +186,7 @@ class Candidate:
 
     @property
     def health_score(self) -> float:
-        return self.node.health_score
+        return self.node.health_score * self.weight
 
     @property
     def price_usd_per_hour(self) -> float | None:
@@ -180,10 +202,10 @@ class Candidate:
 
 
 def capacity_tokens_per_s(node: Node) -> float:
-    """The measured throughput of the node, else a default for each of its GPUs."""
+    """The measured throughput of the node, else a default for each of its GPUs; less where it is not well."""
     if node.throughput_tokens_per_s is not None and node.throughput_tokens_per_s > 0:
-        return node.throughput_tokens_per_s
-    return DEFAULT_TOKENS_PER_S * max(1, node.gpu_count)
+        return node.throughput_tokens_per_s * node.health.weight
+    return DEFAULT_TOKENS_PER_S * max(1, node.gpu_count) * node.health.weight
 
 
 def takes_requests(node: Node) -> bool:

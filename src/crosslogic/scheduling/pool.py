@@ -2,8 +2,11 @@
 
 Invariants:
 - An org's node is offered to that org only, whatever else is overloaded or down.
-- Only ACTIVE nodes are offered. A node that is cooling down after failures is offered only when the same
-  request would otherwise find none: the last candidate is never ejected.
+- Only ACTIVE nodes are offered. A node that is cooling down after failures, or that control ejected, is offered only
+  when the same request would otherwise find none: the last candidate is never ejected.
+- A node that cooled down gets one request as a probe, and others only when that went well: a breaker for each node
+  and model, half open.
+- A node that asked to be left alone for a time (`Retry-After`) is offered to nobody before.
 - Eligible candidates are kept ready as tuples and rebuilt when the fleet changes, not for each request. A tuple
   handed out is stable (strategies may remember what they computed from it); a list is for one request only.
 
@@ -13,10 +16,11 @@ as its region has a node to offer, it stays there. With `region_strict` it never
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
+from crosslogic.catalog.regions import Regions
 from crosslogic.fleet.model import Node, NodeLoad, NodeStatus
 from crosslogic.kernel.ids import NodeId, OrgId
 from crosslogic.scheduling.model import (
@@ -27,10 +31,14 @@ from crosslogic.scheduling.model import (
     capacity_tokens_per_s,
     takes_requests,
 )
+from crosslogic.scheduling.tiers import Route, Tier, Tiers, is_offered, is_well, route_of, tiers_of
+
+LEFT_FOR_S = 3_600.0  # a region that all nodes left is down, and not yet empty: as long as dead nodes are remembered
 
 _NEVER_S = float("inf")
 
-Tier = tuple[Candidate, ...]
+_LEFT_KEPT = 1_000  # models; their names come from nodes
+_ROUTES_KEPT = 4096  # of each model; tenants choose their regions freely
 
 
 class CooldownPolicy(msgspec.Struct, frozen=True):
@@ -44,7 +52,7 @@ class CooldownPolicy(msgspec.Struct, frozen=True):
 class _Shelf:
     """All candidates of one model, with the tiers that were asked for so far."""
 
-    __slots__ = ("candidates", "next_return_s", "owners", "regions", "shared", "tiers", "usable")
+    __slots__ = ("candidates", "next_return_s", "owners", "shared", "tiers", "usable")
 
     def __init__(self, candidates: list[Candidate]) -> None:
         self.candidates = candidates
@@ -52,12 +60,10 @@ class _Shelf:
             candidate.node.org_id for candidate in candidates if candidate.node.org_id is not None
         )
         self.shared = any(candidate.node.org_id is None for candidate in candidates)
-        self.regions = frozenset(candidate.node.region for candidate in candidates)
         self.usable: dict[OrgId | None, int] = {}
-        self.tiers: dict[tuple[OrgId | None, str | None, bool], tuple[Tier, ...]] = {}
-        self.next_return_s = min(
-            (c.cooling_until_s for c in candidates if c.cooling_until_s is not None), default=_NEVER_S
-        )
+        self.tiers: dict[Route, Tiers] = {}
+        returns = [until_s for c in candidates for until_s in (c.cooling_until_s, c.resting_until_s)]
+        self.next_return_s = min((until_s for until_s in returns if until_s is not None), default=_NEVER_S)
 
 
 class Pool:
@@ -67,14 +73,24 @@ class Pool:
         self,
         *,
         cooldown: CooldownPolicy | None = None,
-        fallback_regions: Mapping[str, Sequence[str]] | None = None,
+        regions: Regions | None = None,
     ) -> None:
         self._cooldown = cooldown or CooldownPolicy()
-        self._fallback_regions = dict(fallback_regions or {})
+        self._regions = regions or Regions()
         self._nodes: dict[NodeId, Node] = {}
         self._ledgers: dict[NodeId, Ledger] = {}
         self._candidates: dict[tuple[NodeId, str], Candidate] = {}
         self._shelves: dict[str, _Shelf] = {}
+        # By model: where nodes of which owner were and are no more, and since when somebody has missed them.
+        self._left: dict[str, dict[tuple[str, OrgId | None], float | None]] = {}
+        self._confined: frozenset[tuple[OrgId, str]] = frozenset()
+
+    def confine(self, confined: frozenset[tuple[OrgId, str]]) -> None:
+        """Which orgs may use nothing but their own nodes for a model, whatever becomes of these."""
+        self._confined = confined
+
+    def is_confined(self, model: str, org_id: OrgId) -> bool:
+        return (org_id, model) in self._confined
 
     def update(self, nodes: Iterable[Node]) -> None:
         """Replace the snapshot; nodes that stay keep their counters, latencies and cooldowns."""
@@ -91,34 +107,70 @@ class Pool:
             del self._ledgers[node_id]
         if reshaped:
             self._rebuild()
+            self._note_who_left(before)
 
-    def candidates(self, ask: Ask, now_s: float) -> Sequence[Candidate]:
-        """Those that may serve `ask`, of the best tier that has any; `now_s` is of the monotonic clock."""
+    def candidates(
+        self, ask: Ask, now_s: float, *, shared_only: bool = False, leave: bool = True
+    ) -> Sequence[Candidate]:
+        """Those that may serve `ask`, of the best tier that has any; `now_s` is of the monotonic clock.
+
+        `shared_only` leaves the org's own nodes out; without `leave` none outside of its region is offered.
+        """
+        tiers = self._tiers(ask, now_s, shared_only)
+        if tiers is None:
+            return ()
+        found = _first(tiers.home, ask.excluded)
+        if not found and leave:
+            found = _first(tiers.away, ask.excluded)
+        if not found:
+            found = _first(tiers.home_resting, ask.excluded)
+        return found if found or not leave else _first(tiers.away_resting, ask.excluded)
+
+    def at_home(self, ask: Ask, now_s: float, *, shared_only: bool = False) -> Sequence[Candidate]:
+        """Those of them in the region that it asks for, without any that rests after failures."""
+        tiers = self._tiers(ask, now_s, shared_only)
+        return () if tiers is None else _first(tiers.home, ask.excluded)
+
+    def is_down(self, ask: Ask, now_s: float) -> bool:
+        """Whether the region that it asks for has nodes for the model, but none that may be used now, while others
+        elsewhere may; also when all have left within the last hour. One that never had any is not down: it is empty."""
+        tiers = self._tiers(ask, now_s, shared_only=False)
+        if tiers is None or _first(tiers.home, ask.excluded) or not (tiers.served or self._has_left(ask, now_s)):
+            return False
+        return bool(_first(tiers.away, ask.excluded) or _first(tiers.away_resting, ask.excluded))
+
+    def is_within(self, candidate: Candidate, region: str) -> bool:
+        return self._regions.within(candidate.node.region, region)
+
+    def regions_serving(self, model: str, org_id: OrgId) -> frozenset[str]:
+        """Regions with a node for the model that this org may use and that takes requests now."""
+        shelf = self._shelves.get(model)
+        if shelf is None:
+            return frozenset()
+        return frozenset(
+            c.node.region for c in shelf.candidates if c.owner in (None, org_id) and is_offered(c) and is_well(c)
+        )
+
+    def nodes(self) -> Iterable[Node]:
+        return self._nodes.values()
+
+    def _tiers(self, ask: Ask, now_s: float, shared_only: bool) -> Tiers | None:
         shelf = self._shelves.get(ask.model)
         if shelf is None:
-            return ()
+            return None
         if now_s >= shelf.next_return_s:
             shelf = self._return_cooled(ask.model, shelf, now_s)
-        org_id = ask.org_id if ask.org_id in shelf.owners else None
-        region = ask.region
-        strict = ask.region_strict and region is not None
-        if region not in shelf.regions:
-            if strict:
-                return ()
-            if region not in self._fallback_regions:
-                region = None
-        tiers = shelf.tiers.get((org_id, region, strict))
+        org_id = ask.org_id if ask.org_id in shelf.owners and not shared_only else None
+        own_only = bool(self._confined) and (ask.org_id, ask.model) in self._confined
+        if own_only and org_id is None:
+            return None
+        route = route_of(ask, org_id, own_only=own_only)
+        tiers = shelf.tiers.get(route)
         if tiers is None:
-            tiers = self._tiers(shelf, org_id, region, strict)
-            shelf.tiers[(org_id, region, strict)] = tiers
-        excluded = ask.excluded
-        for tier in tiers:
-            if not excluded:
-                return tier
-            left = [candidate for candidate in tier if candidate.node_id not in excluded]
-            if left:
-                return tier if len(left) == len(tier) else left
-        return ()
+            if len(shelf.tiers) >= _ROUTES_KEPT:
+                shelf.tiers.clear()
+            tiers = shelf.tiers[route] = tiers_of(shelf.candidates, route, self._regions)
+        return tiers
 
     def knows(self, model: str, org_id: OrgId) -> bool:
         """Whether any node that this org may see has the model, in whatever state the node is."""
@@ -130,6 +182,13 @@ class Pool:
         shelf = self._shelves.get(model)
         return shelf is not None and org_id in shelf.owners
 
+    def own_nodes(self, model: str, org_id: OrgId) -> list[Node]:
+        """The org's own nodes for the model that take requests."""
+        shelf = self._shelves.get(model)
+        if shelf is None or org_id not in shelf.owners:
+            return []
+        return [c.node for c in shelf.candidates if c.node.org_id == org_id and takes_requests(c.node)]
+
     def usable(self, model: str, owner: OrgId | None) -> int:
         """How many nodes of this owner (None: shared ones) take requests for the model now."""
         shelf = self._shelves.get(model)
@@ -137,8 +196,8 @@ class Pool:
             return 0
         count = shelf.usable.get(owner)
         if count is None:
-            active = [c for c in shelf.candidates if c.node.org_id == owner and takes_requests(c.node)]
-            count = shelf.usable[owner] = sum(c.cooling_until_s is None for c in active) or len(active)
+            active = [c for c in shelf.candidates if c.node.org_id == owner and is_offered(c)]
+            count = shelf.usable[owner] = sum(is_well(c) for c in active) or len(active)
         return count
 
     def models(self, org_id: OrgId | None = None) -> list[ModelListing]:
@@ -156,11 +215,39 @@ class Pool:
                 listings.append(ModelListing(name=name, created_s=created_s, own=own))
         return listings
 
-    def failed(self, candidate: Candidate, now_s: float) -> None:
-        """Count a failure; enough of them in a row send the candidate to rest."""
-        candidate.failures += 1
+    def rests_until_s(self, ask: Ask) -> float | None:
+        """When the first node returns that could serve `ask`, but asked to be left alone; None when there is none."""
+        shelf = self._shelves.get(ask.model)
+        own_only = self.is_confined(ask.model, ask.org_id)
+        strictly = ask.region if ask.region_strict else None
+        found = [
+            candidate.resting_until_s
+            for candidate in (shelf.candidates if shelf is not None else ())
+            if candidate.resting_until_s is not None
+            and (candidate.owner == ask.org_id or (candidate.owner is None and not own_only))
+            and (strictly is None or self.is_within(candidate, strictly))
+            and (ask.allowed_regions is None or any(self.is_within(candidate, name) for name in ask.allowed_regions))
+            and takes_requests(candidate.node)
+            and candidate.node_id not in ask.excluded
+        ]
+        return min(found, default=None)
+
+    def leave_alone(self, candidate: Candidate, until_s: float) -> None:
+        """The node asked for it; `until_s` is of the monotonic clock."""
+        candidate.resting_until_s = max(until_s, candidate.resting_until_s or until_s)
+        self._reshelve(candidate.model)
+
+    def probed(self, candidate: Candidate, *, running: bool) -> None:
+        """The one request that a candidate gets after a rest begins, or ended without showing anything."""
+        candidate.probing = running
+        self._reshelve(candidate.model)
+
+    def failed(self, candidate: Candidate, now_s: float, *, grave: bool = False) -> None:
+        """Count a failure; enough of them in a row, or a grave one, send the candidate to rest."""
+        candidate.failures = max(candidate.failures + 1, self._cooldown.failures if grave else 0)
         if candidate.failures < self._cooldown.failures or candidate.cooling_until_s is not None:
             return
+        candidate.half_open = candidate.probing = False
         candidate.cooldown_s = min(
             self._cooldown.longest_s, candidate.cooldown_s * 2 if candidate.cooldown_s else self._cooldown.first_s
         )
@@ -171,9 +258,38 @@ class Pool:
         """A success ends the count of failures, and the rest of a candidate that was used as the last one."""
         candidate.failures = 0
         candidate.cooldown_s = 0.0
-        if candidate.cooling_until_s is not None:
+        if candidate.cooling_until_s is not None or candidate.half_open:
             candidate.cooling_until_s = None
+            candidate.half_open = candidate.probing = False
             self._reshelve(candidate.model)
+
+    def _note_who_left(self, before: dict[NodeId, Node]) -> None:
+        if len(self._left) > _LEFT_KEPT:
+            self._left.clear()
+        for node_id in before.keys() - self._nodes.keys():
+            node = before[node_id]
+            for model in node.models:
+                self._left.setdefault(model, {})[(node.region, node.org_id)] = None
+        for node in self._nodes.values():
+            for model in node.models:
+                self._left.get(model, {}).pop((node.region, node.org_id), None)
+
+    def _has_left(self, ask: Ask, now_s: float) -> bool:
+        """Whether nodes that it could have used were in its region lately."""
+        left = self._left.get(ask.model)
+        if not left:
+            return False
+        own_only = self.is_confined(ask.model, ask.org_id)
+        for (region, owner), since_s in list(left.items()):
+            if since_s is None:
+                since_s = left[(region, owner)] = now_s
+            if now_s - since_s >= LEFT_FOR_S:
+                del left[(region, owner)]
+            elif (owner == ask.org_id or (owner is None and not own_only)) and (
+                ask.region is None or self._regions.within(region, ask.region)
+            ):
+                return True
+        return False
 
     def _settle_node(self, known: Node | None, node: Node) -> None:
         capacity = capacity_tokens_per_s(node)
@@ -188,6 +304,7 @@ class Pool:
             candidate = self._candidates.get((node.id, model))
             if candidate is not None:
                 candidate.node = node
+                candidate.weight = node.health.weight
 
     def _rebuild(self) -> None:
         before, self._candidates = self._candidates, {}
@@ -212,30 +329,22 @@ class Pool:
                 candidate.cooling_until_s = None
                 # One more failure sends it back at once, one success clears it: a half-open breaker.
                 candidate.failures = self._cooldown.failures - 1
+                candidate.half_open, candidate.probing = True, False
+            if candidate.resting_until_s is not None and now_s >= candidate.resting_until_s:
+                candidate.resting_until_s = None
         renewed = self._shelves[model] = _Shelf(shelf.candidates)
         return renewed
 
-    def _tiers(self, shelf: _Shelf, org_id: OrgId | None, region: str | None, strict: bool) -> tuple[Tier, ...]:
-        active = [candidate for candidate in shelf.candidates if takes_requests(candidate.node)]
-        own = [c for c in active if org_id is not None and c.node.org_id == org_id]
-        shared = [c for c in active if c.node.org_id is None]
-        places: list[Callable[[Candidate], bool]] = []
-        if region is not None:
-            nearest = [region] if strict else [region, *self._fallback_regions.get(region, ())]
-            places += [_in_region(name) for name in nearest]
-        if not strict:
-            places.append(_anywhere)
-        raw = [[c for c in group if place(c)] for place in places for group in (own, shared)]
-        rested = [[c for c in tier if c.cooling_until_s is None] for tier in raw]
-        return tuple(tuple(tier) for tier in (*rested, *raw) if tier)
 
-
-def _in_region(name: str) -> Callable[[Candidate], bool]:
-    return lambda candidate: candidate.node.region == name
-
-
-def _anywhere(_: Candidate) -> bool:
-    return True
+def _first(tiers: tuple[Tier, ...], excluded: tuple[NodeId, ...]) -> Sequence[Candidate]:
+    """The first tier that has any left; the tuple itself where all of it is."""
+    for tier in tiers:
+        if not excluded:
+            return tier
+        left = [candidate for candidate in tier if candidate.node_id not in excluded]
+        if left:
+            return tier if len(left) == len(tier) else left
+    return ()
 
 
 def _shape(node: Node) -> tuple[object, ...]:
@@ -245,7 +354,9 @@ def _shape(node: Node) -> tuple[object, ...]:
         node.models,
         node.region,
         node.org_id,
+        node.deployment_id,
         node.spot_price_usd_per_hour,
+        node.health.ejected,
         capacity_tokens_per_s(node),
     )
 

@@ -31,15 +31,15 @@ def least_loaded(candidates: Sequence[Candidate], rng: Rng) -> Candidate | None:
     if count <= FEW:
         best: Candidate | None = None
         best_s = 0.0
-        equals = 0
+        equals = 0.0
         for candidate in candidates:
             load_s = candidate.ledger.load_s
             if best is None or load_s < best_s:
-                best, best_s, equals = candidate, load_s, 1
+                best, best_s, equals = candidate, load_s, candidate.weight
             elif load_s == best_s:
-                # Reservoir of one: each of the equals is kept with the same probability.
-                equals += 1
-                if rng.random() * equals < 1.0:
+                # Reservoir of one: each of the equals is kept with the same probability, a degraded one with less.
+                equals += candidate.weight
+                if rng.random() * equals < candidate.weight:
                     best = candidate
         return best
     first = int(rng.random() * count)
@@ -47,7 +47,9 @@ def least_loaded(candidates: Sequence[Candidate], rng: Rng) -> Candidate | None:
     if second >= first:
         second += 1
     one, other = candidates[first], candidates[second]
-    return one if one.ledger.load_s <= other.ledger.load_s else other
+    if one.ledger.load_s == other.ledger.load_s:
+        return one if one.weight >= other.weight else other
+    return one if one.ledger.load_s < other.ledger.load_s else other
 
 
 def sample(candidates: Sequence[Candidate], rng: Rng) -> Sequence[Candidate]:
@@ -102,13 +104,13 @@ class RandomPick:
 
 
 class WeightedHealth:
-    """In proportion to the health score that the monitor gives each node (0..1)."""
+    """In proportion to the health score that monitor and control give each node (0..1)."""
 
     def pick(self, candidates: Sequence[Candidate], ask: Ask, rng: Rng) -> Candidate | None:
         if not candidates:
             return None
         few = sample(candidates, rng)
-        return weighted(few, [max(0.0, candidate.node.health_score) for candidate in few], rng)
+        return weighted(few, [max(0.0, candidate.health_score) for candidate in few], rng)
 
 
 class WeightedLatency:

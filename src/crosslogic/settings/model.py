@@ -9,13 +9,16 @@ from typing import Annotated
 
 from pydantic import Field, PrivateAttr, model_validator
 
+from crosslogic.settings.agent import AgentSettings
 from crosslogic.settings.commerce import (
     AnomalyDetectionSettings,
     BillingSettings,
     CacheSettings,
     CapacityPlanningSettings,
+    CapacitySettings,
     CostTrackingSettings,
     DistributedSettings,
+    IdempotencySettings,
     ModelSettings,
     MultiTenantSettings,
     PaymentSettings,
@@ -24,13 +27,16 @@ from crosslogic.settings.commerce import (
     ResourceSettings,
     TierSettings,
 )
+from crosslogic.settings.compass import CompassSettings
+from crosslogic.settings.limits import LimitsSettings
+from crosslogic.settings.notifications import FinopsSettings, NotificationSettings
+from crosslogic.settings.regions import RegionsSettings
 from crosslogic.settings.sections import (
     AuthSettings,
     ControlSettings,
     DatabaseSettings,
     FleetSettings,
     JournalSettings,
-    LimitsSettings,
     LogSettings,
     MetricsSettings,
     NodeSettings,
@@ -81,7 +87,9 @@ class Settings(Section):
     limits: LimitsSettings = LimitsSettings()
     nodes: Annotated[tuple[NodeSettings, ...], list_as_tuple] = Field(default=(), description="Static nodes.")
     fleet: FleetSettings = FleetSettings()
+    agent: AgentSettings = AgentSettings()
     scheduling: SchedulingSettings = SchedulingSettings()
+    regions: RegionsSettings = RegionsSettings()
     timeouts: TimeoutSettings = TimeoutSettings()
     models: Annotated[tuple[ModelSettings, ...], list_as_tuple] = Field(
         default=(),
@@ -95,11 +103,16 @@ class Settings(Section):
     multi_tenant: MultiTenantSettings = MultiTenantSettings()
     tiers: Annotated[tuple[TierSettings, ...], list_as_tuple] = Field(default=(), description="Plans of tenants.")
     cache: CacheSettings = CacheSettings()
+    idempotency: IdempotencySettings = IdempotencySettings()
     queue: QueueSettings = QueueSettings()
+    capacity: CapacitySettings = CapacitySettings()
+    compass: CompassSettings = CompassSettings()
     resources: ResourceSettings = ResourceSettings()
     cost_tracking: CostTrackingSettings = CostTrackingSettings()
     billing: BillingSettings = BillingSettings()
     payments: PaymentSettings = PaymentSettings()
+    notifications: NotificationSettings = NotificationSettings()
+    finops: FinopsSettings = FinopsSettings()
     distributed: DistributedSettings = DistributedSettings()
     capacity_planning: CapacityPlanningSettings = CapacityPlanningSettings()
     anomaly_detection: AnomalyDetectionSettings = AnomalyDetectionSettings()

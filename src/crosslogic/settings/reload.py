@@ -6,10 +6,16 @@ Invariant: whatever is not in `Reloadable` keeps its value until a restart, and 
 import msgspec
 
 from crosslogic.settings.commerce import ModelSettings, PriceSettings, TierSettings
+from crosslogic.settings.limits import LimitsSettings
 from crosslogic.settings.model import Settings
-from crosslogic.settings.sections import LimitsSettings, SchedulingSettings, TimeoutSettings
+from crosslogic.settings.sections import SchedulingSettings, TimeoutSettings
 
 _RELOADABLE = ("enable_auth", "limits", "models", "prices", "tiers", "scheduling", "timeouts")
+# Of these, what is built into objects that live as long as the process.
+_NOT_RELOADED = {
+    "scheduling": ("max_requests_per_node",),
+    "timeouts": ("connect_s",),
+}
 
 
 class Reloadable(msgspec.Struct, frozen=True):
@@ -37,15 +43,23 @@ def reloadable(settings: Settings) -> Reloadable:
 
 
 class Changes(msgspec.Struct, frozen=True):
-    """Names of top-level settings that differ."""
+    """Names of settings that differ: of sections, or of single settings in one that is otherwise reloaded."""
 
     reloaded: tuple[str, ...]
     waiting_for_restart: tuple[str, ...]
 
 
 def changes(old: Settings, new: Settings) -> Changes:
-    differing = [name for name in type(new).model_fields if getattr(old, name) != getattr(new, name)]
-    return Changes(
-        reloaded=tuple(name for name in differing if name in _RELOADABLE),
-        waiting_for_restart=tuple(name for name in differing if name not in _RELOADABLE),
-    )
+    reloaded, waiting = [], []
+    for name in type(new).model_fields:
+        before, after = getattr(old, name), getattr(new, name)
+        if before == after:
+            continue
+        if name not in _RELOADABLE:
+            waiting.append(name)
+            continue
+        fixed = [one for one in _NOT_RELOADED.get(name, ()) if getattr(before, one) != getattr(after, one)]
+        waiting += [f"{name}.{one}" for one in fixed]
+        if not fixed or after.model_copy(update={one: getattr(before, one) for one in fixed}) != before:
+            reloaded.append(name)
+    return Changes(tuple(reloaded), tuple(waiting))

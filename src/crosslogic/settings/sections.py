@@ -6,7 +6,6 @@ from urllib.parse import quote, urlsplit, urlunsplit
 from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_validator
 
 from crosslogic.fleet.model import BackendKind
-from crosslogic.limits.model import Limits
 from crosslogic.settings.values import (
     Bytes,
     Count,
@@ -22,6 +21,7 @@ from crosslogic.settings.values import (
 )
 from crosslogic.tenancy.claims import ClaimRules
 from crosslogic.tenancy.model import Role
+from crosslogic.tenancy.networks import compiled
 
 Strategy = Annotated[
     Literal[
@@ -38,15 +38,45 @@ Strategy = Annotated[
 ]
 
 
+HOME_REGION = "local"  # of gateways and nodes that say nothing of where they stand
+
+
 class ServerSettings(Section):
     """The edge that callers talk to."""
 
     host: str = Field(default="0.0.0.0", description="Address to listen on.")  # noqa: S104 - a server is there to be reached
     port: Port = Field(default=8080, description="Port to listen on.")
+    region: str | None = Field(
+        default=None,
+        description="Where this gateway stands ([regions](regions.md)): serves what names no region. Absent: any node.",
+    )
     max_body_bytes: Bytes = Field(default=10 * 2**20, description="Larger request bodies get 413.")
     header_timeout_s: Seconds = Field(default=10.0, description="A request whose head and body take longer gets 408.")
     idle_timeout_s: Seconds = Field(default=75.0, description="An idle keep-alive connection is closed after this.")
     drain_s: Seconds = Field(default=30.0, description="On stop, running answers get this long to finish.")
+    trusted_proxies: Texts = Field(
+        default=(), description="Networks (CIDR) whose `X-Forwarded-For` says truly where a request came from."
+    )
+
+    tunnel_port: Port | None = Field(
+        default=None, description="Port that agents dial, of nodes that nobody can connect to; absent: no tunnels."
+    )
+    tunnel_listen: str = Field(default="0.0.0.0", description="Address that `tunnel_port` listens on.")  # noqa: S104
+    tunnel_certificate_file: Directory | None = Field(
+        default=None,
+        description="Key, certificate and CA (PEM) for tunnels, of `crosslogic nodes tunnel-certificate`; absent: "
+        "signed with the CA of control, where this machine has it.",
+    )
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _are_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        compiled(value)  # raises ValueError, which names what is none
+        return value
+
+    def home_region(self) -> str:
+        """Whose limits hold for what names no region."""
+        return self.region or HOME_REGION
 
 
 class ControlSettings(Section):
@@ -54,6 +84,21 @@ class ControlSettings(Section):
 
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
     port: Port = Field(default=8081, description="Port to listen on.")
+    agent_port: Port | None = Field(
+        default=None, description="Port for node agents (gRPC with mutual TLS); absent: no agent is let in."
+    )
+    agent_listen: str = Field(default="0.0.0.0", description="Address that `agent_port` listens on.")  # noqa: S104
+    agent_host: str | None = Field(
+        default=None, description="Host that agents are told; absent: the one they joined through."
+    )
+    ca_certificate_file: Directory | None = Field(
+        default=None, description="Certificate (PEM) of a CA of your own; absent: one is made in `data_dir`/ca."
+    )
+    ca_key_file: Directory | None = Field(default=None, description="Its key (PEM, without password).")
+    ca_key: SecretStr | None = Field(default=None, description="The key itself, instead of `ca_key_file`.")
+    certificate_lifetime_s: Seconds = Field(
+        default=7 * 86_400.0, description="How long a node's certificate is good; agents renew in time."
+    )
 
 
 class DatabaseSettings(Section):
@@ -153,32 +198,26 @@ class AuthSettings(Section):
         default=None, description="Keys are stored as HMAC with this; changing it invalidates every key."
     )
 
+    bad_keys_per_minute: Count = Field(
+        default=20, description="More from one address are slowed with 429, each worker counting; 0: none are."
+    )
+    stale_after_s: Seconds = Field(
+        default=3600.0,
+        description="A gateway that cannot read the database for so long refuses requests with 503; 0: it never does.",
+    )
+
+    @field_validator("stale_after_s")
+    @classmethod
+    def _outlasts_a_reading(cls, value: float) -> float:
+        if 0 < value < 2:  # one is due every quarter of a second, and after a failure within one
+            raise ValueError("below 2s requests would be refused between two readings; use 2s or more, or 0 for never")
+        return value
+
     @model_validator(mode="after")
     def _jwt_needs_secret(self) -> "AuthSettings":
         if self.type == "jwt" and self.secret is None and self.jwt.jwks_url is None:
             raise ValueError("type jwt needs a secret or jwt.jwks_url; set one of them or use type apikey")
         return self
-
-
-class LimitSettings(Section):
-    """Ceilings of one layer; absent is no ceiling."""
-
-    requests_per_minute: Positive | None = Field(default=None, description="Requests a minute.")
-    tokens_per_minute: Positive | None = Field(default=None, description="Tokens a minute, prompt and answer together.")
-    concurrency: Positive | None = Field(default=None, description="Requests at the same time.")
-
-    def limits(self) -> Limits:
-        return Limits(self.requests_per_minute, self.tokens_per_minute, self.concurrency)
-
-
-class LimitsSettings(Section):
-    """The four layers. `org`, `env` and `key` hold for those that have no limits of their own."""
-
-    global_: LimitSettings = Field(default=LimitSettings(), alias="global", description="All requests together.")
-    org: LimitSettings = Field(default=LimitSettings(), description="Each organisation.")
-    env: LimitSettings = Field(default=LimitSettings(), description="Each environment.")
-    key: LimitSettings = Field(default=LimitSettings(), description="Each key.")
-    key_requests_per_day: Positive | None = Field(default=None, description="Requests a day of each key.")
 
 
 class NodeSettings(Section):
@@ -190,7 +229,7 @@ class NodeSettings(Section):
     timeout_s: Seconds | None = Field(default=None, description="Overrides `timeouts.total_s` for this node.")
     models: Texts = Field(default=(), description="Models it serves; asked from the node when empty.")
     api_key: SecretStr | None = Field(default=None, description="Key that the node itself asks for.")
-    region: str = Field(default="local", description="Region for scheduling and prices.")
+    region: str = Field(default=HOME_REGION, description="Region for scheduling and prices.")
     cloud: str = Field(default="local", description="Provider.")
     spot: Truth = Field(default=False, description="May be taken away at short notice.")
     gpu_type: str | None = Field(default=None, description="GPU type.")
@@ -210,12 +249,39 @@ class NodeSettings(Section):
         return self.name or urlsplit(self.endpoint).netloc
 
 
+class HealthSettings(Section):
+    """When a node is not well ([health](health.md))."""
+
+    interval_s: Seconds = Field(default=5.0, description="How often nodes are judged.")
+    window_s: Seconds = Field(default=60.0, description="Requests that are younger count.")
+    temperature_c: Positive = Field(default=90, description="Of the hottest GPU.")
+    vram_fragmentation_ratio: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=0.8, description="Share of GPU memory that is held and cannot be used."
+    )
+    oom_events: Positive = Field(default=3, description="Times out of memory within `oom_window_s`.")
+    oom_window_s: Seconds = Field(default=300.0, description="See there.")
+    latency_factor: Annotated[float, Field(gt=1)] = Field(
+        default=3.0, description="Time to the first token, over what is usual for the node and model."
+    )
+    error_ratio: Annotated[float, Field(gt=0, le=1)] = Field(default=0.2, description="Requests that the node failed.")
+    min_requests: Positive = Field(default=10, description="Fewer say nothing about latency or errors.")
+    unhealthy_after_s: Annotated[float, Field(ge=0)] = Field(
+        default=15.0, description="Over a limit for so long, a node gets nothing new."
+    )
+    eject_s: Seconds = Field(default=30.0, description="For how long, the first time; doubles up to ten minutes.")
+    max_ejected_ratio: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=0.5, description="Most of the nodes of a model in a region that get nothing new; one may in any case."
+    )
+
+
 class FleetSettings(Section):
     """How nodes are watched."""
 
-    heartbeat_interval_s: Seconds = Field(default=5.0, description="How often nodes are asked to report.")
+    heartbeat_interval_s: Seconds = Field(default=5.0, description="How often agents report.")
     dead_after_s: Seconds = Field(default=15.0, description="Silence after which a node counts as dead.")
     probe_interval_s: Seconds = Field(default=5.0, description="How often nodes of the configuration are probed.")
+    drain_ttl_s: Seconds = Field(default=600.0, description="A draining node is removed after this.")
+    health: HealthSettings = HealthSettings()
 
     @model_validator(mode="after")
     def _dead_after_a_missed_heartbeat(self) -> "FleetSettings":
@@ -229,14 +295,31 @@ class SchedulingSettings(Section):
 
     strategy: Strategy = Field(default="least_loaded", description="How a node is picked.")
     retries: Annotated[Count, Field(le=10)] = Field(default=3, description="Other nodes to try before the first byte.")
+    retry_backoff_s: Seconds = Field(default=0.05, description="Wait before the second attempt; doubles.")
+    retry_budget_s: Seconds = Field(default=90.0, description="After its arrival a request is given no further node.")
+    retry_wait_s: Annotated[float, Field(ge=0)] = Field(
+        default=10.0, description="Longest wait for a node that sent Retry-After."
+    )
+    hedge_after_s: Seconds | None = Field(
+        default=None, description="Without a first byte by then, a stream is sent to a second node, too; absent: never."
+    )
+    continuations: Annotated[Count, Field(le=10)] = Field(
+        default=3, description="Nodes that may break under one stream after its first byte; 0 continues none."
+    )
+    continuation_max_chars: Count = Field(
+        default=262_144, description="Text of an answer that is kept; longer ones are not continued."
+    )
     max_requests_per_node: Positive | None = Field(
         default=None,
         description="Requests that a node runs at once, all workers together; with `enable_queuing` 256 when absent.",
     )
-    policy: Literal["weighted-fair", "priority", "fifo"] = Field(
+    policy: Literal["weighted-fair", "priority", "fifo", "preemptive"] = Field(
         default="weighted-fair", description="Order of requests that wait."
     )
-    preemption_enabled: Truth = Field(default=False, description="May a higher priority interrupt a lower one.")
+    preemption_enabled: Truth = Field(
+        default=False,
+        description="With `policy: priority`: what waits may put back a lower request that has sent nothing yet.",
+    )
 
 
 class TimeoutSettings(Section):

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import PurePath
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 from urllib.parse import urlsplit, urlunsplit
 
 import yaml
@@ -113,7 +113,12 @@ def _rows(
             continue
         here = (*path, field.alias or name)
         section = section_of(field) or next((s for s in get_args(field.annotation) if _is_model(s)), None)
-        if section is not None:
+        if section is not None and get_origin(field.annotation) is tuple:
+            name_of_item = (*here[:-1], f"{here[-1]}[]")
+            yield _Row(".".join(here), variable(here) if variables else "", "", field.description or "")
+            yield from _rows(section, name_of_item, variables=False)
+            continue
+        if section is not None and get_origin(field.annotation) is not dict:
             yield from _rows(section, here, variables=variables)
             continue
         default = _default(field.default)
@@ -126,7 +131,8 @@ def _table(rows: Iterator[_Row], *, variables: bool = True) -> list[str]:
         lines = ["| name | default | meaning |", "| --- | --- | --- |"]
         return lines + [f"| `{row.name}` | {row.default} | {row.meaning} |" for row in rows]
     lines = ["| name | variable | default | meaning |", "| --- | --- | --- | --- |"]
-    return lines + [f"| `{row.name}` | `{row.variable}` | {row.default} | {row.meaning} |" for row in rows]
+    named = ((row, f"`{row.variable}`" if row.variable else "") for row in rows)
+    return lines + [f"| `{row.name}` | {shown} | {row.default} | {row.meaning} |" for row, shown in named]
 
 
 def _default(value: Any) -> str:

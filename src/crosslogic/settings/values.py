@@ -12,20 +12,12 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-_SECONDS_PER = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(us|ms|s|m|h|d)")
+from crosslogic.kernel.durations import SECONDS_PER, duration_s
+
 _BYTES_PER = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 _SIZE = re.compile(r"(\d+)\s*([kmg]?i?b)?", re.IGNORECASE)
 _WHOLE = re.compile(r"[+-]?\d+")
 _TRUTH = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
-
-
-def duration_s(text: str) -> float:
-    """Seconds in `250ms`, `5m` or `1h30m`. Raises ValueError."""
-    parts = _DURATION_PART.findall(text)
-    if not parts or "".join(number + unit for number, unit in parts) != text:
-        raise ValueError("must be a duration such as 250ms, 30s, 5m or 1h30m")
-    return sum(float(number) * _SECONDS_PER[unit] for number, unit in parts)
 
 
 def _duration_in(unit: str) -> Callable[[Any], Any]:
@@ -34,7 +26,7 @@ def _duration_in(unit: str) -> Callable[[Any], Any]:
             try:
                 return float(value)  # a bare number is in the unit that the field's name ends with
             except ValueError:
-                return duration_s(value.replace(" ", "")) / _SECONDS_PER[unit]
+                return duration_s(value.replace(" ", "")) / SECONDS_PER[unit]
         if isinstance(value, int) and not isinstance(value, bool):
             return float(value)
         return value

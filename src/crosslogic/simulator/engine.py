@@ -11,7 +11,9 @@ finished or aborted after finitely many steps. A step costs O(events), not O(run
 move in lock-step, so lengths are derived from one shared counter instead of being incremented one by one.
 """
 
+import heapq
 from collections import OrderedDict
+from math import ceil, sqrt
 
 from crosslogic.simulator.model import EngineConfig, Noise, Refusal, Sequence, State, StepResult, StepTime
 
@@ -33,6 +35,7 @@ class Engine:
         # How many decoding sequences cross a block border when clock % block_tokens == index.
         self._borders = [0] * config.block_tokens
         self._endings: dict[int, list[Sequence]] = {}  # clock at which they emit their last token
+        self._ending_clocks: list[int] = []  # a heap of the keys of `_endings`, and of some that were
 
     # -- what a caller may ask -------------------------------------------------------------------------------
 
@@ -126,7 +129,55 @@ class Engine:
             sequence.finished_s = end_s
         return StepResult(duration_s, emitted + first, first, finished, preempted, decodes, kv_tokens, spent)
 
+    def leap(self, now_s: float, until_s: float) -> float:
+        """Run at once the iterations from `now_s` on in which nothing happens but one more token for each sequence.
+
+        It stops before an iteration that starts at `until_s` or later, ends a sequence, or can admit or must preempt
+        one, and returns when the last one ended; `now_s` when there is none. What `step` would have done in as many
+        calls is done, but for rounding and noise; for callers in virtual time, which ask for no single token.
+        """
+        decodes = len(self._decoding)
+        if not decodes or self._prefilling or (self._noise is not None and self.config.noise_sigma):
+            return now_s
+        if self._waiting and self.running < self.config.max_num_seqs:
+            first = next(iter(self._waiting))
+            if self._blocks(first.prompt_tokens + first._made) <= self._free:
+                return now_s
+        steps = min(self._next_ending() - self._clock - 1, self._steps_with_room(decodes))
+        time = self.step_time
+        growth = time.c_s * decodes
+        each_s = time.fixed_s(decodes) + time.c_s * self._decoding_kv + growth / 2
+        # k steps take k·each + growth·k²/2; the last one is that in which `until_s` is reached.
+        wanted_s = max(0.0, until_s - now_s)
+        if wanted_s < steps * each_s + growth * steps * steps / 2:
+            pace_s = (each_s + sqrt(each_s * each_s + 2 * growth * wanted_s)) / 2
+            steps = min(steps, ceil(wanted_s / pace_s) if pace_s else steps)
+        if steps <= 0:
+            return now_s
+        cycles, rest = divmod(steps, self.config.block_tokens)
+        slots = (self._borders[(self._clock + i) % self.config.block_tokens] for i in range(rest))
+        self._free -= cycles * decodes + sum(slots)
+        self._clock += steps
+        self._decoding_kv += decodes * steps
+        return now_s + steps * each_s + growth * steps * steps / 2
+
     # -- inside ----------------------------------------------------------------------------------------------
+
+    def _next_ending(self) -> int:
+        clocks = self._ending_clocks
+        while clocks[0] not in self._endings:
+            heapq.heappop(clocks)
+        return clocks[0]
+
+    def _steps_with_room(self, decodes: int) -> int:
+        """How many iterations find blocks for all decodes."""
+        cycles, room = divmod(self._free, decodes)
+        steps = cycles * self.config.block_tokens
+        for index in range(self.config.block_tokens):
+            room -= self._borders[(self._clock + index) % self.config.block_tokens]
+            if room < 0:
+                return steps + index
+        return steps + self.config.block_tokens
 
     def _blocks(self, tokens: int) -> int:
         return -(-tokens // self.config.block_tokens)
@@ -227,7 +278,11 @@ class Engine:
         self._decoding[sequence] = None
         self._decoding_kv += length
         self._borders[self._border(sequence)] += 1
-        self._endings.setdefault(self._clock + remaining, []).append(sequence)
+        ends = self._clock + remaining
+        if ends not in self._endings:
+            self._endings[ends] = []
+            heapq.heappush(self._ending_clocks, ends)
+        self._endings[ends].append(sequence)
 
     def _leave(self, sequence: Sequence, *, ending: bool = False) -> None:
         """Give back all that a running sequence holds. `ending`: already taken out of `_endings`."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 import csv
 import gzip
 import itertools
+import re
 import statistics
 import sys
 from collections import defaultdict
@@ -36,6 +37,7 @@ SOURCE = (
     "(commit 095f58a51c4ca8e61b66ec108d86f223f8d559ce, silicon_sample.csv), aggregated mode, ttft_ms < 8000. "
     "The rows are measured; these coefficients are calibrated to them."
 )
+_NAMED_LAYOUT = re.compile(r"tp(?P<tp>\d+)(?:_0)?_ep(?P<ep>\d+)")
 LICENCE = "Apache-2.0 (the measured rows: NVIDIA; most of them from InferenceX by SemiAnalysis)"
 
 
@@ -125,7 +127,8 @@ def fit_step_time(rows: Iterable[Row]) -> StepTime:
         first = (1.5, 1.5 * n, 1.5 * kv, isl + 0.5 * n * isl * isl / (osl * (isl + osl)))
         features.append(tuple(FIRST_TOKEN_WEIGHT * f / row.ttft_s for f in first))
         targets.append(FIRST_TOKEN_WEIGHT)
-    return StepTime(*non_negative_least_squares(features, targets))
+    a_s, b_s, c_s, d_s = non_negative_least_squares(features, targets)
+    return StepTime(a_s, b_s, c_s, d_s)
 
 
 def fit(configuration: Configuration, rows: list[Row]) -> Entry:
@@ -234,24 +237,36 @@ def _solve(matrix: list[list[float]], right: list[float]) -> list[float] | None:
 
 
 def _configuration(line: dict[str, str]) -> Configuration:
-    parallel = {
-        name: int(line[column] or 1)
-        for name, column in (
-            ("pp", "pp_size"),
-            ("dp", "attention_dp_size"),
-            ("ep", "moe_ep_size"),
-        )
-    }
-    layout = " ".join(f"{name}{size}" for name, size in parallel.items() if size > 1)
     precision = line["precision"] or line["gemm_quant_mode"]
+    tp, parallel = _layout(line)
     return Configuration(
         line["model_path"],
         line["system"],
         {"": "bf16", "float16": "bf16", "bfloat16": "bf16"}.get(precision, precision),
         line["backend"],
-        int(line["tp_size"] or 1),
-        layout,
+        tp,
+        " ".join(f"{name}{size}" for name, size in parallel.items() if size > 1),
     )
+
+
+def _layout(line: dict[str, str]) -> tuple[int, dict[str, int]]:
+    """Tensor parallelism and the other kinds, of one engine.
+
+    One source of the file multiplies what lies on the same GPUs: four of them with tensor and expert parallelism are
+    "tp 16, ep 4" or "tp 4, dp 4, ep 16". The same measurements stand there under their own names too, and the row's
+    id tells the GPUs ("tp4_ep4").
+    """
+    tp, pp, dp, ep = (int(line[name] or 1) for name in ("tp_size", "pp_size", "attention_dp_size", "moe_ep_size"))
+    named = _NAMED_LAYOUT.search(line.get("id") or "")
+    if named is not None:
+        gpus, ep = int(named["tp"]), int(named["ep"])
+        tp, dp = (1, gpus) if tp == 1 and dp > 1 else (gpus, 1)
+    elif "epnone" not in (line.get("id") or ""):
+        if tp == dp > 1 and ep == tp * dp:
+            dp, ep = 1, tp
+        elif ep > 1 and tp * dp == ep * ep:
+            tp, dp = (1, ep) if tp == 1 else (ep, 1)
+    return tp, {"pp": pp, "dp": dp, "ep": ep}
 
 
 def main(arguments: list[str]) -> int:

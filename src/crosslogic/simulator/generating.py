@@ -10,13 +10,14 @@ import asyncio
 import secrets
 import time
 from collections.abc import Callable
+from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Any
 
 from crosslogic.kernel.errors import InvalidRequest
 from crosslogic.simulator import tokens
-from crosslogic.simulator.answer import compose
 from crosslogic.simulator.faults import Fault
+from crosslogic.simulator.going_on import answer_to
 from crosslogic.simulator.job import Job, Refuse
 from crosslogic.simulator.model import Refusal, Sequence
 from crosslogic.simulator.pooling import Prepared, WholeWriter
@@ -37,15 +38,14 @@ def generating_job(
     for prompt in request.prompts:
         limit = token_limit(node.max_model_len, prompt, request.max_tokens)
         # Prompts of token ids have no text to look up. At least the last token is always computed.
-        cached, created = node.claim_prefix(tokens.split(prompt.text)) if prompt.question else (0, 0)
+        whole = prompt.text + prompt.given
+        cached, created = node.claim_prefix(tokens.split(whole)) if prompt.question else (0, 0)
         cached = min(cached, prompt.tokens - 1)
         prompt_tokens += prompt.tokens
         cached_tokens += cached
         created_tokens += min(created, prompt.tokens - cached)
         for choice in range(request.choices):
-            # A text seeds Random the same way in every process.
-            rng = Random(f"{node.options.seed}|{request.seed}|{choice}|{prompt.text}")
-            answer = compose(request, prompt, limit, rng)
+            answer = answer_to(request, prompt, limit, partial(_rng, node.options.seed, request, choice))
             answers.append(answer)
             sequences.append(Sequence(prompt.tokens, len(answer.pieces), cached_tokens=cached))
     identity = exchange.header(b"x-request-id")
@@ -63,6 +63,11 @@ def generating_job(
         on_crash=node.crash,
         refuse=refuse,
     )
+
+
+def _rng(node_seed: int, request: Generation, choice: int, text: str) -> Random:
+    """A text seeds Random the same way in every process."""
+    return Random(f"{'' if request.repeatable else node_seed}|{request.seed}|{choice}|{text}")
 
 
 def pooled_job(node: SimulatedNode, exchange: Exchange, prepared: Prepared, fault: Fault, refuse: Refuse) -> Job:

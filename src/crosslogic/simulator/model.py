@@ -16,16 +16,36 @@ class Noise(Protocol):
 
 
 class StepTime(msgspec.Struct, frozen=True):
-    """Seconds that one iteration takes (planner notes §4): fixed, per decode, per KV token, per prefill token."""
+    """Seconds that one iteration takes (planner notes §4): fixed, per decode, per KV token, per prefill token.
+
+    `bends` are seconds beyond a + b·decodes at rising numbers of decodes, linear between them and constant outside:
+    what a straight line leaves out, such as experts that more requests touch.
+    """
 
     a_s: float
     b_s: float
     c_s: float
     d_s: float
+    bends: tuple[tuple[float, float], ...] = ()
 
     def duration_s(self, decodes: int, kv_tokens: int, prefill_tokens: int) -> float:
         """The iteration's length in seconds, without noise."""
-        return self.a_s + self.b_s * decodes + self.c_s * kv_tokens + self.d_s * prefill_tokens
+        return self.fixed_s(decodes) + self.c_s * kv_tokens + self.d_s * prefill_tokens
+
+    def fixed_s(self, decodes: float) -> float:
+        """What of it depends on the number of decodes alone."""
+        line = self.a_s + self.b_s * decodes
+        return line + self._beyond_s(decodes) if self.bends else line
+
+    def _beyond_s(self, decodes: float) -> float:
+        low, low_s = self.bends[0]
+        if decodes <= low:
+            return low_s
+        for high, high_s in self.bends:
+            if decodes <= high:
+                return low_s + (high_s - low_s) * (decodes - low) / (high - low) if high > low else high_s
+            low, low_s = high, high_s
+        return low_s
 
 
 class EngineConfig(msgspec.Struct, frozen=True):

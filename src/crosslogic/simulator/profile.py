@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from crosslogic.catalog.gpus import GpuInfo, find_gpu, load_gpus
+from crosslogic.catalog.gpus import GpuType, find_gpu, load_gpus
 from crosslogic.catalog.models import ModelInfo, find_model
 from crosslogic.kernel.errors import ConfigurationError
 from crosslogic.simulator.fit import Entry, Table, fit_all
@@ -114,7 +114,7 @@ def find_profile(
     return _profile(info, model, device, reference, scaled, tp, precision, Evidence.ESTIMATED, basis)
 
 
-def kv_tokens(info: ModelInfo, gpu: GpuInfo, tp: int, precision: str) -> int:
+def kv_tokens(info: ModelInfo, gpu: GpuType, tp: int, precision: str) -> int:
     """Tokens of KV cache that fit beside the weights (planner notes §4); negative when even those do not fit."""
     weights = info.parameters * BYTES_PER_PARAMETER.get(precision, 2.0) / tp
     runtime = RUNTIME_BYTES.get(tp, RUNTIME_BYTES_PARALLEL)
@@ -125,7 +125,7 @@ def kv_tokens(info: ModelInfo, gpu: GpuInfo, tp: int, precision: str) -> int:
 def _profile(
     info: ModelInfo,
     model: str,
-    gpu: GpuInfo,
+    gpu: GpuType,
     entry: Entry,
     step_time: StepTime,
     tp: int,
@@ -156,7 +156,7 @@ def _profile(
     )
 
 
-def _nearest(entries: list[Entry], info: ModelInfo, gpu: GpuInfo, tp: int) -> Entry:
+def _nearest(entries: list[Entry], info: ModelInfo, gpu: GpuType, tp: int) -> Entry:
     """The fitted plain configuration that needs the least scaling."""
 
     def distance(entry: Entry) -> float:
@@ -172,7 +172,7 @@ def _nearest(entries: list[Entry], info: ModelInfo, gpu: GpuInfo, tp: int) -> En
     return min((e for e in entries if not e.layout), key=distance, default=entries[0])
 
 
-def _scale(entry: Entry, info: ModelInfo, gpu: GpuInfo, tp: int, precision: str) -> StepTime:
+def _scale(entry: Entry, info: ModelInfo, gpu: GpuType, tp: int, precision: str) -> StepTime:
     """Carry a fitted step time over to another model or GPU.
 
     a: the part above the time to read the weights is launch overhead and stays; the reading scales. b and d are
@@ -196,6 +196,6 @@ def _scale(entry: Entry, info: ModelInfo, gpu: GpuInfo, tp: int, precision: str)
     )
 
 
-def _weight_read_s(info: ModelInfo, gpu: GpuInfo, tp: int, precision: str) -> float:
+def _weight_read_s(info: ModelInfo, gpu: GpuType, tp: int, precision: str) -> float:
     size = info.active_parameters * BYTES_PER_PARAMETER.get(precision, 2.0)
     return size / (tp * gpu.bandwidth_gb_per_s * 1e9 * BANDWIDTH_EFFICIENCY)

@@ -26,6 +26,7 @@ class Prompt(msgspec.Struct, frozen=True):
     text: str
     tokens: int
     question: str
+    given: str = ""  # the beginning of the answer, which is to be continued; `tokens` counts it, `text` is without
 
 
 class Tool(msgspec.Struct, frozen=True):
@@ -52,6 +53,8 @@ class Generation(msgspec.Struct, frozen=True, kw_only=True):
     tools: tuple[Tool, ...] = ()
     forced_tool: str | None = None  # a tool's name
     json_schema: Json | None = None  # {} for any object
+    repeatable: bool = False  # greedy or seeded: every node gives the same answer
+    completes: bool = False  # the answer goes on where the prompt ends
 
 
 def decode(body: bytes) -> Json:
@@ -67,7 +70,7 @@ def decode(body: bytes) -> Json:
 
 def read_chat(body: Json) -> Generation:
     """`POST /v1/chat/completions`."""
-    prompt = _chat_prompt(_items(body, "messages"))
+    prompt = _continued(body) if _boolean(body, "continue_final_message") else _chat_prompt(_items(body, "messages"))
     tools = tuple(_tool(t.get("function")) for t in _objects(body, "tools"))
     maximum = integer_field(body, "max_completion_tokens", 1) or integer_field(body, "max_tokens", 1)
     wants = _boolean(body, "logprobs")
@@ -93,6 +96,7 @@ def read_completion(body: Json) -> Generation:
         max_tokens=integer_field(body, "max_tokens", 1) or DEFAULT_COMPLETION_TOKENS,
         logprobs=integer_field(body, "logprobs", 0, 20),
         echo=_boolean(body, "echo"),
+        completes=True,
     )
 
 
@@ -166,6 +170,7 @@ def _generation(body: Json, **read: Any) -> Generation:
         min_tokens=integer_field(body, "min_tokens", 0) or 0,
         ignore_eos=_boolean(body, "ignore_eos"),
         seed=integer_field(body, "seed", -(2**63), 2**64) or 0,
+        repeatable=body.get("seed") is not None or body.get("temperature") == 0,
         stream=stream,
         include_usage=_boolean(options, "include_usage"),
         continuous_usage=_boolean(options, "continuous_usage_stats"),
@@ -186,6 +191,18 @@ def _chat_prompt(messages: list[Any]) -> Prompt:
     text = "\n".join(texts)
     length = sum(tokens.count(t) for t in texts) + TOKENS_PER_MESSAGE * len(texts) + TEMPLATE_TOKENS
     return Prompt(text, length, question or texts[-1])
+
+
+def _continued(body: Json) -> Prompt:
+    """A chat whose last message is the beginning of the answer."""
+    *messages, last = _items(body, "messages")
+    if _boolean(body, "add_generation_prompt"):
+        raise InvalidRequest("continue_final_message and add_generation_prompt cannot both be true")
+    given = last.get("content") if isinstance(last, dict) and last.get("role") == "assistant" else None
+    if not messages or not isinstance(given, str) or not given:
+        raise InvalidRequest("continue_final_message needs a last message of the assistant", param="messages")
+    prompt = _chat_prompt(messages)
+    return Prompt(prompt.text, prompt.tokens + tokens.count(given), prompt.question, given)
 
 
 def _content(message: Json) -> str:

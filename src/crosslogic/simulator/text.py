@@ -85,6 +85,24 @@ _CODE = (
 )
 
 
+_FIXED = sorted(
+    {template.partition("{")[0] for template in (*(line for lines in _OPENINGS.values() for line in lines), _CODE[0])}
+    | {'{"name": "'}
+)
+
+
+def own_beginnings(prompt: str) -> list[int]:
+    """Where in a prompt one of our own answers may begin; the last words of it may be the first of an answer."""
+    found = set()
+    for fixed in filter(None, _FIXED):
+        at = prompt.find(fixed)
+        while at >= 0:
+            found.add(at)
+            at = prompt.find(fixed, at + 1)
+        found |= {len(prompt) - size for size in range(1, len(fixed)) if prompt.endswith(fixed[:size])}
+    return sorted(found - {0})
+
+
 def task_of(prompt: str) -> str:
     """Which kind of answer the prompt asks for."""
     # What is asked stands at the beginning or at the end; in between is what it is asked about.

@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Protocol
 
 import msgspec
 from sqlalchemy import delete, func, insert, select, text
@@ -38,6 +39,8 @@ class Change(msgspec.Struct, frozen=True):
 
 OnChanges = Callable[[Sequence[Change]], Awaitable[None]]
 OnGap = Callable[[], Awaitable[None]]
+OnRead = Callable[[float], None]
+"""Told, in the event loop's time, when a reading began that left nothing undelivered."""
 
 
 async def append_change(conn: AsyncConnection, kind: str, entity_id: str) -> None:
@@ -95,14 +98,17 @@ class ChangeFeed:
             self._position = rows[-1].seq
         return len(rows) - 1
 
-    async def run(self, on_changes: OnChanges, on_gap: OnGap | None = None) -> None:
+    async def run(self, on_changes: OnChanges, on_gap: OnGap | None = None, on_read: OnRead | None = None) -> None:
         """Deliver changes until cancelled, within `poll_interval_s` or so of their commit.
 
-        `on_gap` must load everything anew. While the database (or the callback, which mostly reads it) fails, the
-        same changes are tried again, at most a second apart, and the log says so once.
+        `on_gap` must load everything anew; `on_read` hears of each reading up to the present end. While the database
+        (or the callback, which mostly reads it) fails, the same changes are tried again, at most a second apart, and
+        the log says so once.
         """
         wait_s = self._poll_interval_s
+        loop = asyncio.get_running_loop()
         while True:
+            began_s = loop.time()
             try:
                 delivered = await self.poll(on_changes, on_gap)
             except Exception as error:  # this loop is what makes revocations take effect: it must not end
@@ -110,6 +116,8 @@ class ChangeFeed:
                 wait_s = min(wait_s * 2, MAX_BACKOFF_S)
             else:
                 self._tell_recovery()
+                if on_read is not None and delivered < PAGE:
+                    on_read(began_s)
                 wait_s = 0.0 if delivered >= PAGE else self._poll_interval_s
             await asyncio.sleep(wait_s)
 
@@ -138,3 +146,44 @@ class ChangeFeed:
         if self._failing:
             self._failing = False
             _log.info("the change feed reads the database again")
+
+
+class Follower(Protocol):
+    """A picture of some tables that a process keeps in memory."""
+
+    async def load(self) -> None:
+        """Read everything anew."""
+        ...
+
+    async def apply(self, changes: Sequence[Change]) -> None:
+        """Read what is named of its own kinds; others are none of its business. May be told the same twice."""
+        ...
+
+
+class Following:
+    """Keeps the followers of one process up to date, with one reader of the feed for all."""
+
+    def __init__(self, engine: AsyncEngine, followers: Sequence[Follower], poll_interval_s: float = 0.25) -> None:
+        self._feed = ChangeFeed(engine, poll_interval_s)
+        self._followers = tuple(followers)
+
+    async def start(self) -> None:
+        """Load everything, one follower after the other. Raises what SQLAlchemy raises when the database is away."""
+        await self._feed.start()
+        await self._load()
+
+    async def run(self, on_read: OnRead | None = None) -> None:
+        """Follow the feed until cancelled."""
+        await self._feed.run(self._apply, on_gap=self._load, on_read=on_read)
+
+    async def poll(self) -> int:
+        """Apply what is new now; returns how many changes there were."""
+        return await self._feed.poll(self._apply, on_gap=self._load)
+
+    async def _load(self) -> None:
+        for follower in self._followers:
+            await follower.load()
+
+    async def _apply(self, changes: Sequence[Change]) -> None:
+        for follower in self._followers:
+            await follower.apply(changes)

@@ -6,11 +6,12 @@ writes would otherwise fail at once, whatever the busy timeout. Pure readers use
 """
 
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import msgspec
 from sqlalchemy import URL, Connection, event, make_url, text
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
@@ -22,6 +23,7 @@ CONNECT_TIMEOUT_S = 5
 STATEMENT_TIMEOUT_S = 30
 BUSY_TIMEOUT_MS = 5_000
 DATABASE_ERRORS = (SQLAlchemyError, OSError)  # what any use of an engine raises while its database is away
+_DRIVERS_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 _BEGIN = "crosslogic_sqlite_begin"
 
 
@@ -75,7 +77,7 @@ def _postgresql_engine(url: URL, pool_size: int) -> AsyncEngine:
     if sslmode is not None:  # libpq's name, which users paste; asyncpg calls it ssl
         url = url.difference_update_query(["sslmode"])
         connect_args["ssl"] = sslmode
-    return create_async_engine(
+    engine = create_async_engine(
         url,
         pool_size=pool_size,
         max_overflow=pool_size,
@@ -84,6 +86,20 @@ def _postgresql_engine(url: URL, pool_size: int) -> AsyncEngine:
         json_deserializer=msgspec.json.decode,
         connect_args=connect_args,
     )
+    # What the driver raises while a new connection learns its types, SQLAlchemy passes on as it is.
+    for name in ("setup_asyncpg_json_codec", "setup_asyncpg_jsonb_codec"):
+        setattr(engine.dialect, name, _in_our_words(getattr(engine.dialect, name)))
+    return engine
+
+
+def _in_our_words(set_up: Callable[[Any], Awaitable[None]]) -> Callable[[Any], Awaitable[None]]:
+    async def run(connection: Any) -> None:
+        try:
+            await set_up(connection)
+        except _DRIVERS_ERRORS as error:
+            raise ConnectionResetError(f"PostgreSQL went while it was connected to ({type(error).__name__})") from error
+
+    return run
 
 
 def _sqlite_engine(url: URL, pool_size: int) -> AsyncEngine:
@@ -121,6 +137,7 @@ def _prepare_sqlite(dbapi_connection: Any, _record: Any) -> None:
     cursor.execute("PRAGMA recursive_triggers = ON")
     cursor.close()
     dbapi_connection.run_async(lambda conn: conn._execute(conn._conn.create_aggregate, "exact_sum", 1, _ExactSum))
+    dbapi_connection.run_async(lambda conn: conn.create_function("exact_plus", 2, _exact_plus, deterministic=True))
 
 
 def _roll_back_sqlite(dbapi_connection: Any, _record: Any, _error: Any) -> None:
@@ -145,3 +162,8 @@ class _ExactSum:
 
     def finalize(self) -> str | None:
         return None if self._total is None else str(self._total)
+
+
+def _exact_plus(one: str | int, other: str | int) -> str:
+    """`store.types.exact_plus` for SQLite."""
+    return str(int(one) + int(other))

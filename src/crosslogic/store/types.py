@@ -76,3 +76,16 @@ class exact_sum(GenericFunction[int]):  # noqa: N801 - reads as the SQL function
 @compiles(exact_sum, "postgresql")
 def _sum_on_postgresql(element: exact_sum, compiler: SQLCompiler, **kw: Any) -> str:
     return f"sum({compiler.process(element.clauses, **kw)})"
+
+
+class exact_plus(GenericFunction[int]):  # noqa: N801 - reads as the SQL function that it is
+    """The sum of two `Money` values without rounding on either database."""
+
+    type = Money()
+    inherit_cache = True
+
+
+@compiles(exact_plus, "postgresql")
+def _plus_on_postgresql(element: exact_plus, compiler: SQLCompiler, **kw: Any) -> str:
+    left, right = element.clauses
+    return f"({compiler.process(left, **kw)} + {compiler.process(right, **kw)})"

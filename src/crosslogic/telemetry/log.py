@@ -71,6 +71,7 @@ class LogWriter:
         self._interval_s = interval_s
         self._dropped = 0
         self._dropped_told = 0
+        self.on_dropped: Callable[[int], None] | None = None  # told of lost lines, in the writer's thread
         self._closing = threading.Event()
         self._writing = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -115,6 +116,8 @@ class LogWriter:
             if self._dropped > self._dropped_told:
                 lost = self._dropped - self._dropped_told
                 self._dropped_told += lost
+                if self.on_dropped is not None:
+                    self.on_dropped(lost)
                 lines.append(self._encode(_record(logging.WARNING, f"{lost} log lines were dropped")))
             if not lines:
                 return

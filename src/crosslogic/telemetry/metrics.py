@@ -8,6 +8,7 @@ further ones count as `other`.
 """
 
 from bisect import bisect_left
+from collections.abc import Mapping
 from typing import Literal
 
 import msgspec
@@ -57,6 +58,15 @@ RATE_LIMITED = Metric(
 REJECTED = Metric(
     "control_plane_rejected_requests_total", "counter", "Requests refused before a node saw them.", ("reason",)
 )
+SHADOWED = Metric(
+    "limits_shadowed_total",
+    "counter",
+    "Requests that a limit in shadow would have refused.",
+    ("layer", "dimension"),
+)
+SLOWED = Metric(
+    "gateway_bad_keys_slowed_total", "counter", "Bad keys told to wait, too many having come from their address."
+)
 INFERENCES = Metric("inference_requests_total", "counter", "Requests that a node got.", ("model", "outcome"))
 INFERENCE_DURATION = Metric(
     "inference_duration_seconds", "histogram", "Time of a dispatched request.", ("model",), _LATENCY_BUCKETS
@@ -69,16 +79,62 @@ FIRST_TOKEN = Metric(
     _LATENCY_BUCKETS,
 )
 TOKENS = Metric("tokens_processed_total", "counter", "Tokens, by model and kind.", ("model", "kind"))
+BILLED_TOKENS = Metric(
+    "billing_tokens_total", "counter", "Tokens that came into the ledger, by model and kind.", ("model", "kind")
+)
+BILLED_COST = Metric("billing_cost_total", "counter", "US dollars that came into the ledger, by model.", ("model",))
 NODE_HEALTH = Metric("node_health_score", "gauge", "0 to 1.", ("node",), combine="min")
+NODES_UNWELL = Metric(
+    "fleet_unwell_nodes", "gauge", "Active nodes that are not healthy, by what is wrong.", ("symptom",), combine="max"
+)
+NODES_EJECTED = Metric("fleet_ejected_nodes", "gauge", "Active nodes that get nothing new.", combine="max")
 STREAMS = Metric("gateway_streams_in_flight", "gauge", "Streams open now.")
 IN_FLIGHT = Metric("gateway_requests_in_flight", "gauge", "Requests being served now.")
 UPSTREAM_ERRORS = Metric("gateway_upstream_errors_total", "counter", "Failures of nodes.", ("reason",))
 RETRIES = Metric("gateway_retries_total", "counter", "Requests sent to another node.")
-PICK = Metric("scheduling_pick_seconds", "histogram", "Time to pick a node.", (), _PICK_BUCKETS)
+RESCUES = Metric("gateway_rescues_total", "counter", "Streams that broke, by what became of them.", ("way",))
+PICK = Metric(
+    "scheduling_pick_seconds", "histogram", "Time to pick a node; one pick in 64 is measured.", (), _PICK_BUCKETS
+)
 COMMIT = Metric("journal_commit_seconds", "histogram", "Time of a journal commit.", (), _DISK_BUCKETS)
 JOURNALED = Metric("journal_records_total", "counter", "Records made durable.")
-BACKLOG = Metric("journal_backlog_records", "gauge", "Records not yet in the database.")
+BACKLOG = Metric("journal_backlog_records", "gauge", "Records that the database did not take yet.")
+LEDGER_WHOLE = Metric(
+    "ledger_whole_timestamp_seconds",
+    "gauge",
+    "Unix time at which all that the journals held was last in the ledger.",
+    combine="max",
+)
+LEADING = Metric("control_leading", "gauge", "1 while this control process leads.", combine="max")
 DEGRADED = Metric("limits_degraded", "gauge", "1 while limits count per process.", combine="max")
+QUEUE_WAITING = Metric("queue_waiting_requests", "gauge", "Requests that wait for a place on a node.")
+QUEUE_WAIT = Metric(
+    "queue_wait_seconds", "histogram", "How long a request waited that then had its turn.", (), _LATENCY_BUCKETS
+)
+QUEUE_SHED = Metric("queue_shed_total", "counter", "Requests that the queue refused.", ("reason", "traffic"))
+QUEUE_PREEMPTED = Metric("queue_preempted_total", "counter", "Running requests that were put back for higher ones.")
+QUEUE_DEGRADED = Metric("queue_degraded", "gauge", "1 while fairness counts per process.", combine="max")
+PICTURE_AGE = Metric(
+    "gateway_picture_age_seconds", "gauge", "How long ago a worker last read what had changed.", combine="max"
+)
+CACHE_REQUESTS = Metric(
+    "cache_requests_total",
+    "counter",
+    "Requests for the response cache: hit, miss, refresh, bypass.",
+    ("model", "result"),
+)
+CACHE_STORED = Metric("cache_stored_total", "counter", "Answers kept.", ("model",))
+CACHE_STORED_BYTES = Metric("cache_stored_bytes_total", "counter", "Bytes of answers kept.", ("model",))
+CACHE_EVICTED = Metric("cache_evicted_total", "counter", "Answers that gave way to others before their time.")
+CACHE_BYTES = Metric("cache_memory_bytes", "gauge", "Bytes of answers in the memory of gateways.")
+KEYS_USED = Metric("idempotency_requests_total", "counter", "Requests with an Idempotency-Key.", ("result",))
+BILLING_PUSHED = Metric(
+    "billing_records_pushed_total", "counter", "Sums of usage and invoices that the payment provider has taken."
+)
+BILLING_FAILED = Metric(
+    "billing_records_failed_total", "counter", "Of them, tries that did not work; each is tried again."
+)
+BILLING_EXPORTED = Metric("billing_usage_exported_total", "counter", "Tokens that the payment provider was told of.")
 LOG_DROPPED = Metric("log_lines_dropped_total", "counter", "Log lines dropped as the writer lagged.")
 
 ALL = (
@@ -87,20 +143,44 @@ ALL = (
     ACTIVE_NODES,
     RATE_LIMITED,
     REJECTED,
+    SHADOWED,
+    SLOWED,
     INFERENCES,
     INFERENCE_DURATION,
     FIRST_TOKEN,
     TOKENS,
+    BILLED_TOKENS,
+    BILLED_COST,
     NODE_HEALTH,
+    NODES_UNWELL,
+    NODES_EJECTED,
     STREAMS,
     IN_FLIGHT,
     UPSTREAM_ERRORS,
     RETRIES,
+    RESCUES,
     PICK,
     COMMIT,
     JOURNALED,
     BACKLOG,
+    LEDGER_WHOLE,
+    LEADING,
     DEGRADED,
+    QUEUE_WAITING,
+    QUEUE_WAIT,
+    QUEUE_SHED,
+    QUEUE_PREEMPTED,
+    QUEUE_DEGRADED,
+    PICTURE_AGE,
+    CACHE_REQUESTS,
+    CACHE_STORED,
+    CACHE_STORED_BYTES,
+    CACHE_EVICTED,
+    CACHE_BYTES,
+    KEYS_USED,
+    BILLING_PUSHED,
+    BILLING_FAILED,
+    BILLING_EXPORTED,
     LOG_DROPPED,
 )
 SCHEMA = repr([(metric.name, metric.labels, metric.buckets) for metric in ALL])
@@ -164,14 +244,21 @@ class Metrics:
         self._streams = self.number(STREAMS)
         self._in_flight = self.number(IN_FLIGHT)
         self._retries = self.number(RETRIES)
+        self._slowed = self.number(SLOWED)
         self._pick = self.histogram(PICK)
         self._commit = self.histogram(COMMIT)
         self._journaled = self.number(JOURNALED)
         self._backlog = self.number(BACKLOG)
         self._degraded = self.number(DEGRADED)
         self._active_nodes = self.number(ACTIVE_NODES)
+        self._queue_waiting = self.number(QUEUE_WAITING)
+        self._queue_wait = self.histogram(QUEUE_WAIT)
+        self._queue_preempted = self.number(QUEUE_PREEMPTED)
+        self._queue_degraded = self.number(QUEUE_DEGRADED)
+        self._picture_age = self.number(PICTURE_AGE)
         self._log_dropped = self.number(LOG_DROPPED)
-        for gauge in (self._streams, self._in_flight, self._backlog, self._degraded, self._active_nodes):
+        gauges = (self._streams, self._in_flight, self._backlog, self._degraded, self._active_nodes)
+        for gauge in (*gauges, self._queue_waiting, self._queue_degraded, self._picture_age):
             gauge.set(0.0)  # a worker that crashed may have left them anywhere
 
     def request_finished(
@@ -201,6 +288,15 @@ class Metrics:
         if cached_tokens:
             series.cached.add(cached_tokens)
 
+    def billed(self, model: str, tokens: Mapping[str, int], cost_usd: float) -> None:
+        """Rows of this model came into the ledger. What corrections take back is left out: counters only rise."""
+        model = self._label_of(model)
+        for kind, count in tokens.items():
+            if count > 0:
+                self._number(BILLED_TOKENS, model, kind).add(count)
+        if cost_usd > 0:
+            self._number(BILLED_COST, model).add(cost_usd)
+
     def request_refused(self, endpoint: str, status: int, reason: str, duration_s: float) -> None:
         """A request was answered without a node: refused, invalid, or about ourselves (`reason` "none")."""
         self._number(REQUESTS, endpoint, str(status)).add()
@@ -208,8 +304,17 @@ class Metrics:
         if reason != "none":
             self._number(REJECTED, reason).add()
 
+    def rescued(self, way: str) -> None:
+        self._number(RESCUES, way).add()
+
     def rate_limited(self, layer: str, dimension: str) -> None:
         self._number(RATE_LIMITED, layer, dimension).add()
+
+    def shadowed(self, layer: str, dimension: str) -> None:
+        self._number(SHADOWED, layer, dimension).add()
+
+    def bad_key_slowed(self) -> None:
+        self._slowed.add()
 
     def request_began(self) -> None:
         self._in_flight.add(1.0)
@@ -240,8 +345,60 @@ class Metrics:
     def journal_backlog(self, records: int) -> None:
         self._backlog.set(records)
 
+    def ledger_whole(self, at_s: float) -> None:
+        self._number(LEDGER_WHOLE).set(at_s)
+
+    def control_leads(self, leads: bool) -> None:
+        self._number(LEADING).set(float(leads))
+
     def limiter_degraded(self, degraded: bool) -> None:
         self._degraded.set(float(degraded))
+
+    def queue_waiting(self, requests: int) -> None:
+        self._queue_waiting.set(requests)
+
+    def queue_waited(self, duration_s: float) -> None:
+        self._queue_wait.observe(duration_s)
+
+    def queue_shed(self, reason: str, traffic: str) -> None:
+        """Both from fixed sets: `ShedReason`, and the class that was shed."""
+        self._number(QUEUE_SHED, reason, traffic).add()
+
+    def queue_preempted(self) -> None:
+        self._queue_preempted.add()
+
+    def queue_degraded(self, degraded: bool) -> None:
+        self._queue_degraded.set(float(degraded))
+
+    def picture_age(self, age_s: float) -> None:
+        self._picture_age.set(age_s)
+
+    def cache_asked(self, model: str, result: str) -> None:
+        """`result` is hit, miss, refresh or bypass."""
+        self._number(CACHE_REQUESTS, self._label_of(model), result).add()
+
+    def cache_stored(self, model: str, size_bytes: int) -> None:
+        label = self._label_of(model)
+        self._number(CACHE_STORED, label).add()
+        self._number(CACHE_STORED_BYTES, label).add(size_bytes)
+
+    def cache_evicted(self, answers: int) -> None:
+        self._number(CACHE_EVICTED).add(answers)
+
+    def cache_held(self, size_bytes: int) -> None:
+        self._number(CACHE_BYTES).set(size_bytes)
+
+    def key_used(self, result: str) -> None:
+        """`result` is run, replayed, joined, or the code of a refusal."""
+        self._number(KEYS_USED, result).add()
+
+    def billing_pushed(self, records: int, tokens: int) -> None:
+        """A sum that takes back counts as a record, and takes no tokens off what was told."""
+        self._number(BILLING_PUSHED).add(records)
+        self._number(BILLING_EXPORTED).add(max(tokens, 0))
+
+    def billing_failed(self, records: int) -> None:
+        self._number(BILLING_FAILED).add(records)
 
     def log_dropped(self, lines: int) -> None:
         self._log_dropped.add(lines)
@@ -255,6 +412,12 @@ class Metrics:
         for node, score in health.items():
             self._number(NODE_HEALTH, node).set(score)
         self._active_nodes.set(active)
+
+    def nodes_unwell(self, by_symptom: Mapping[str, int], ejected: int) -> None:
+        """Of the active nodes; symptoms are from a fixed set, and all of it is named."""
+        for symptom, nodes in by_symptom.items():
+            self._number(NODES_UNWELL, symptom).set(nodes)
+        self._number(NODES_EJECTED).set(ejected)
 
     def number(self, metric: Metric, *labels: str) -> Number:
         """A series to keep and add to."""
@@ -276,13 +439,16 @@ class Metrics:
             found = self._histograms[metric.name, labels] = self.histogram(metric, *labels)
         return found
 
-    def _first_finished(self, key: tuple[str, str, int, str]) -> _Finished:
-        endpoint, model, status, outcome = key
+    def _label_of(self, model: str) -> str:
         if model not in self._models:
             if len(self._models) >= LABEL_VALUES:
-                model = OTHER
-            else:
-                self._models.add(model)
+                return OTHER
+            self._models.add(model)
+        return model
+
+    def _first_finished(self, key: tuple[str, str, int, str]) -> _Finished:
+        endpoint, model, status, outcome = key
+        model = self._label_of(model)
         known = (endpoint, model, status, outcome)
         series = self._finished.get(known)
         if series is None:

@@ -4,7 +4,8 @@ Users belong to an org and have one of its roles. Operators run the platform: th
 admin key of their own, so that the audit log tells them apart.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -134,9 +135,17 @@ class OperatorService:
         return await self._sql.operator(operator_id)
 
     async def operators(
-        self, *, status: Status | None = None, after: str | None = None, limit: int = 100
+        self,
+        *,
+        name_prefix: str = "",
+        role: Role | None = None,
+        status: Status | None = None,
+        after: str | None = None,
+        limit: int = 100,
     ) -> list[Operator]:
-        return await self._sql.operators(status=status, after=after, limit=rules.page_limit(limit))
+        return await self._sql.operators(
+            name_prefix=name_prefix, role=role, status=status, after=after, limit=rules.page_limit(limit)
+        )
 
     async def change(self, operator_id: OperatorId, *, status: Status) -> Operator:
         """Suspend, take up again, or revoke for good."""
@@ -191,6 +200,7 @@ class PlanService:
 class AuditService:
     def __init__(self, writer: Writer) -> None:
         self._writer = writer
+        self.trail = writer.trail
 
     async def entries(
         self,
@@ -199,10 +209,15 @@ class AuditService:
         actor_id: str | None = None,
         action: str | None = None,
         entity_id: str | None = None,
+        start: datetime | None = None,
+        end: datetime | None = None,
         cursor: str | None = None,
         limit: int = 100,
     ) -> list[AuditEntry]:
-        """Newest first; `cursor` is the number of the last entry of the page before. Raises InvalidRequest."""
+        """Newest first, with start <= time < end.
+
+        `cursor` is the number of the last entry of the page before. Raises InvalidRequest.
+        """
         if cursor is not None and not (cursor.isascii() and cursor.isdigit() and len(cursor) < 19):
             raise InvalidRequest("cursor is no cursor of this list", param="cursor")
         return await audit_sql.entries(
@@ -211,9 +226,17 @@ class AuditService:
             actor_id=actor_id,
             action=action,
             entity_id=entity_id,
+            start=start,
+            end=end,
             before_seq=None if cursor is None else int(cursor),
             limit=rules.page_limit(limit),
         )
+
+    async def order(
+        self, action: str, entity_id: str, *, org_id: str, details: Mapping[str, Any], kind: str, message: str
+    ) -> None:
+        """Write down an order about what is no row of the database, and put `message` into the change feed."""
+        await self._writer.order(action, entity_id, org_id=org_id, details=details, kind=kind, message=message)
 
     async def verify(self) -> Verdict:
         return await self._writer.trail.verify(self._writer.engine)

@@ -79,9 +79,20 @@ class OperatorsSql:
         return rows.to_operator(found[0]) if found else None
 
     async def operators(
-        self, *, status: Status | None = None, after: str | None = None, limit: int = 100
+        self,
+        *,
+        name_prefix: str = "",
+        role: Role | None = None,
+        status: Status | None = None,
+        after: str | None = None,
+        limit: int = 100,
     ) -> list[Operator]:
-        query = page_of(select(operators), operators, status=status, after=after, limit=limit)
+        query = select(operators)
+        if name_prefix:
+            query = query.where(operators.c.name.startswith(name_prefix, autoescape=True))
+        if role is not None:
+            query = query.where(operators.c.role == role.value)
+        query = page_of(query, operators, status=status, after=after, limit=limit)
         return [rows.to_operator(row) for row in await self._rows.all(query)]
 
     async def change(self, operator_id: OperatorId, values: Mapping[str, Any]) -> Operator:

@@ -1,6 +1,7 @@
 """`UserManager` over API keys, and over both kinds of token."""
 
 from crosslogic.tenancy.directory import Directory
+from crosslogic.tenancy.keys import looks_valid
 from crosslogic.tenancy.model import Principal
 from crosslogic.tenancy.ports import UserManager
 
@@ -8,10 +9,13 @@ _KEY_START = b"clsk_"
 
 
 class ApiKeyUsers:
-    """Every key is in memory (`sync.py`), so there is nothing to wait for."""
+    """Every key is in memory (`sync.py`), so there is nothing to wait for. What is no key is not looked up at all."""
 
     def __init__(self, directory: Directory) -> None:
-        self.resolve = directory.resolve
+        self._look_up = directory.resolve
+
+    def resolve(self, token: bytes) -> Principal | None:
+        return self._look_up(token) if looks_valid(token) else None
 
     async def authenticate(self, token: bytes) -> Principal | None:
         return self.resolve(token)

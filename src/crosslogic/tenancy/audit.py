@@ -24,6 +24,7 @@ class ActorKind(StrEnum):
     OPERATOR = "operator"  # with an admin key
     KEY = "key"  # a tenant's API key
     USER = "user"  # a tenant's user, with a JSON web token
+    NODE = "node"  # a node, with its certificate or join token
     SYSTEM = "system"  # the product itself
 
 

@@ -6,6 +6,7 @@ feed, so that no two wait for each other.
 """
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import RowMapping, func, insert, select, update
@@ -35,7 +36,7 @@ class AuditTrail:
     """What one actor leaves behind."""
 
     def __init__(self, actor: Actor = SYSTEM, digest: Digest | None = None, clock: Clock | None = None) -> None:
-        self._actor = actor
+        self.actor = actor
         self._digest = digest or key_hasher()
         self._clock = clock or SystemClock()
 
@@ -59,13 +60,13 @@ class AuditTrail:
             seq=row.seq + 1,
             at=self._clock.now(),
             org_id=org_id,
-            actor_kind=self._actor.kind.value,
-            actor_id=self._actor.id,
+            actor_kind=self.actor.kind.value,
+            actor_id=self.actor.id,
             action=action,
             entity_id=entity_id,
             before=document(before),
             after=document(after),
-            request_id=self._actor.request_id,
+            request_id=self.actor.request_id,
         )
         digest = chained_hash(self._digest, bytes(row.hash), entry)
         values = {name: getattr(entry, name) for name in AuditEntry.__struct_fields__}
@@ -98,6 +99,8 @@ async def entries(
     actor_id: str | None = None,
     action: str | None = None,
     entity_id: str | None = None,
+    start: datetime | None = None,
+    end: datetime | None = None,
     before_seq: int | None = None,
     limit: int = 100,
 ) -> list[AuditEntry]:
@@ -112,6 +115,10 @@ async def entries(
     if action is not None:
         exact = audit_log.c.action == action
         query = query.where(exact | audit_log.c.action.startswith(f"{action}.", autoescape=True))
+    if start is not None:
+        query = query.where(audit_log.c.at >= start)
+    if end is not None:
+        query = query.where(audit_log.c.at < end)
     if before_seq is not None:
         query = query.where(audit_log.c.seq < before_seq)
     async with reading(engine) as conn:

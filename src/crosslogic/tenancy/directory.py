@@ -10,9 +10,12 @@ from collections.abc import Iterable
 
 import msgspec
 
+from crosslogic.cache.model import NO_CACHE, CachePolicy, in_force
+from crosslogic.catalog.regions import Regions
 from crosslogic.kernel.ids import EnvId, KeyId, OrgId, UserId
-from crosslogic.limits.model import NO_LIMITS, Limits
+from crosslogic.limits.model import NO_LIMITS, Limits, Unit
 from crosslogic.limits.scopes import reservable_tokens, scopes_of
+from crosslogic.tenancy.bounds import bounds_of
 from crosslogic.tenancy.inherit import nearest
 from crosslogic.tenancy.keys import KeyHasher
 from crosslogic.tenancy.model import (
@@ -28,6 +31,7 @@ from crosslogic.tenancy.model import (
     User,
 )
 from crosslogic.tenancy.networks import compiled
+from crosslogic.tenancy.places import meets
 
 
 class LayerLimits(msgspec.Struct, frozen=True):
@@ -37,6 +41,21 @@ class LayerLimits(msgspec.Struct, frozen=True):
     org: Limits = NO_LIMITS
     env: Limits = NO_LIMITS
     key: Limits = NO_LIMITS
+    region: Limits = NO_LIMITS
+    regions: dict[str, Limits] = {}
+
+    def of_region(self, name: str) -> Limits:
+        """Ceilings of all requests that are for this region."""
+        own = self.regions.get(name)
+        return self.region if own is None else nearest(own, self.region)
+
+    def of_org(self, org: Org, plan: Plan) -> Limits:
+        """Ceilings of all requests of the org."""
+        return nearest(org.limits, plan.limits, self.org)
+
+    def of_env(self, env: Environment, org: Org, plan: Plan) -> Limits:
+        """Ceilings of all requests of the environment."""
+        return nearest(env.limits, org.env_limits, plan.env_limits, self.env)
 
 
 class KeyEntry(msgspec.Struct, gc=False):
@@ -58,8 +77,24 @@ class KeyEntry(msgspec.Struct, gc=False):
 class Directory:
     """`version` rises with every change that may concern a principal other than through its key."""
 
-    def __init__(self, hash_key: KeyHasher, limits: LayerLimits | None = None, plans: Iterable[Plan] = ()) -> None:
+    def __init__(
+        self,
+        hash_key: KeyHasher,
+        limits: LayerLimits | None = None,
+        plans: Iterable[Plan] = (),
+        cache: CachePolicy | None = None,
+        home_region: str = "local",
+        regions: Regions | None = None,
+    ) -> None:
+        """`cache` holds for those who choose nothing; None: there is no cache here, whatever they choose.
+
+        `home_region` is where requests belong that neither key nor environment nor org places anywhere; `regions`
+        says which names lie in which (None: each is a place of its own).
+        """
         self.version = 0
+        self._home_region = home_region
+        self._regions = regions or Regions()
+        self._cache = cache
         self._hash_key = hash_key
         self._limits = limits or LayerLimits()
         self._configured_plans = {plan.id: plan for plan in plans}
@@ -117,15 +152,29 @@ class Directory:
             user_id=None if user is None else user.id,
         )
 
+    def budgeted_orgs(self) -> set[OrgId]:
+        """Orgs under which a month's spend may be capped. Some may be among them whose cap is gone."""
+        plans = {**self._configured_plans, **self._stored_plans}
+        capped_plans = {id for id, plan in plans.items() if _caps(plan.limits, plan.env_limits, plan.key_limits)}
+        everybody = _caps(self._limits.org, self._limits.env, self._limits.key)
+        found = set(self._budgeted)
+        if everybody or capped_plans:
+            found |= {org.id for org in self._orgs.values() if everybody or org.billing_plan in capped_plans}
+        return found & self._orgs.keys()
+
     # what changes
 
     def put_org(self, org: Org) -> None:
         self._orgs[org.id] = org
+        if _caps(org.limits, org.env_limits, org.key_limits):
+            self._budgeted.add(org.id)
         self._org_ids[org.name] = org.id
         self._forget(self._envs_of.get(org.id, ()))
 
     def put_environment(self, env: Environment) -> None:
         self._environments[env.id] = env
+        if _caps(env.limits, env.key_limits):
+            self._budgeted.add(env.org_id)
         self._env_ids[env.org_id, env.name] = env.id
         self._envs_of.setdefault(env.org_id, set()).add(env.id)
         self._forget((env.id,))
@@ -139,6 +188,9 @@ class Directory:
         known = self._environments.get(entry.env_id)
         if known is not None:
             entry.env_id = known.id  # one string for all keys of the environment
+            if entry.limits.spend_per_month_pusd is not None:
+                self._budgeted.add(known.org_id)
+                self.version += 1  # whoever asks for `budgeted_orgs` must ask again
         self._by_id[entry.id] = entry
         self._by_hash[entry.key_hash] = entry
         self._keys_of.setdefault(entry.env_id, {})[entry.id] = entry
@@ -183,6 +235,7 @@ class Directory:
 
     def _clear(self) -> None:
         self._orgs: dict[OrgId, Org] = {}
+        self._budgeted: set[OrgId] = set()
         self._org_ids: dict[str, OrgId] = {}
         self._environments: dict[EnvId, Environment] = {}
         self._env_ids: dict[tuple[OrgId, str], EnvId] = {}
@@ -243,19 +296,21 @@ class Directory:
     ) -> Principal:
         known = self._stored_plans.get(org.billing_plan) or self._configured_plans.get(org.billing_plan)
         plan = known or _UNKNOWN_PLAN
+        preferred = region or env.region or next(iter(org.region_preferences), None)
         scopes = scopes_of(
             self._limits.global_,
+            region=preferred or self._home_region,
+            region_limits=self._limits.of_region(preferred or self._home_region),
             org_id=org.id,
-            org_limits=nearest(org.limits, plan.limits, self._limits.org),
+            org_limits=self._limits.of_org(org, plan),
             env_id=env.id,
-            env_limits=nearest(env.limits, org.env_limits, plan.env_limits, self._limits.env),
+            env_limits=self._limits.of_env(env, org, plan),
             key_id=key_id,
             key_limits=nearest(limits, env.key_limits, org.key_limits, plan.key_limits, self._limits.key),
         )
         allowed_models = _common(org.allowed_models, env.allowed_models, scoping.models)
         allowed_regions = frozenset((*([region] if region else ()), *scoping.regions)) or None
         features = None if known is None else frozenset(plan.features)
-        preferred = region or env.region or next(iter(org.region_preferences), None)
         return Principal(
             org_id=org.id,
             org_name=org.name,
@@ -268,27 +323,38 @@ class Directory:
             scopes=scopes,
             expires_at_s=expires_at_s,
             reservable_tokens=reservable_tokens(scopes),
+            reservable_output_tokens=reservable_tokens(scopes, Unit.OUTPUT_TOKENS),
+            bounds=bounds_of(scopes),
+            price_per_token_pusd=plan.price_per_token_pusd if org.billing_enabled else 0,
             refusal=refusal,
-            restricted=bool(scoping.networks or scoping.endpoints or allowed_regions or allowed_models is not None)
+            restricted=bool(scoping.endpoints or allowed_regions or allowed_models is not None)
             or (features is not None and Feature.API_ACCESS not in features),
             allowed_endpoints=frozenset(scoping.endpoints) or None,
             allowed_regions=allowed_regions,
+            region_allowed=preferred is None or meets(preferred, allowed_regions, self._regions),
             networks=compiled(scoping.networks) if scoping.networks else None,
             region_fallbacks=tuple(
                 other
                 for other in org.region_preferences
-                if other != preferred and (allowed_regions is None or other in allowed_regions)
+                if other != preferred and meets(other, allowed_regions, self._regions)
             ),
             plan_id=org.billing_plan,
             features=features,
             priority=plan.priority,
+            weight=plan.weight,
             max_queue_depth=plan.max_queue_depth,
-            billing_enabled=org.billing_enabled,
+            policy=plan.policy,
+            data_residency=org.data_residency or env.data_residency,
             user_id=user_id,
+            cache=NO_CACHE if self._cache is None else in_force(self._cache, env.cache, org.cache),
         )
 
 
 _UNKNOWN_PLAN = Plan("", "")
+
+
+def _caps(*levels: Limits) -> bool:
+    return any(level.spend_per_month_pusd is not None for level in levels)
 
 
 def _common(*lists: tuple[str, ...]) -> frozenset[str] | None:

@@ -17,14 +17,14 @@ from crosslogic.tenancy.directory import Directory
 from crosslogic.tenancy.jwt import JwtVerifier
 from crosslogic.tenancy.jwt_users import caller_id
 from crosslogic.tenancy.model import Org, Role, Status, User
-from crosslogic.tenancy.scope_check import MANAGEMENT, refusal_of
+from crosslogic.tenancy.scope_check import MANAGEMENT, comes_from_elsewhere, refusal_of
 from crosslogic.tenancy.sql import TenancySql
 
 _NOBODY = "this API key or token is not valid"
 
 
 class Member(msgspec.Struct, frozen=True):
-    """A caller whose org is active."""
+    """A caller whose org is active, or may still see to its bills (`Org.may_pay`)."""
 
     org: Org
     role: Role
@@ -49,15 +49,15 @@ class Members:
             raise Unauthenticated(_NOBODY)
         org = await self._sql.org(stored.org_id)
         directory = Directory(self._hash_key)
-        directory.replace(
-            [org], [await self._sql.environment(org.id, stored.env_id)], await self._sql.entries([stored.id])
-        )
+        env = await self._sql.environment(org.id, stored.env_id)
+        paying = msgspec.structs.replace(org, status=Status.ACTIVE) if org.may_pay else org
+        directory.replace([paying], [env], await self._sql.entries([stored.id]))
         principal = directory.resolve(token.encode())
-        if principal is None or principal.refusal == "key_revoked":
+        if principal is None or principal.refusal == "key_revoked" or comes_from_elsewhere(principal, client_ip):
             raise Unauthenticated(_NOBODY)
         if principal.expires_at_s is not None and principal.expires_at_s <= self._clock.now().timestamp():
             raise Unauthenticated("this API key has expired")
-        refusal = principal.refusal or refusal_of(principal, MANAGEMENT, client_ip=client_ip)
+        refusal = principal.refusal or refusal_of(principal, MANAGEMENT)
         if refusal is not None:
             raise Forbidden(_MESSAGES.get(refusal, "this API key may not be used here"), code=refusal)
         return Member(org, principal.role, ActorKind.KEY, stored.id, stored.created_by)
@@ -71,7 +71,7 @@ class Members:
         except NotFound:
             raise Unauthenticated(_NOBODY) from None
         user = await self._user(org.id, identity.email)
-        if org.status is not Status.ACTIVE:
+        if not org.may_pay:
             raise Forbidden(_MESSAGES["tenant_suspended"], code="tenant_suspended")
         if user is not None and user.status is not Status.ACTIVE:
             raise Forbidden(_MESSAGES["user_suspended"], code="user_suspended")
@@ -92,6 +92,5 @@ _MESSAGES = {
     "tenant_suspended": "this tenant is suspended",
     "key_suspended": "this API key is suspended",
     "user_suspended": "this user is suspended",
-    "ip_not_allowed": "this API key may not be used from this address",
     "endpoint_not_allowed": "this API key may not manage; its endpoints do not include `management`",
 }

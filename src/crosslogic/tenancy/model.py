@@ -5,8 +5,10 @@ from enum import StrEnum
 
 import msgspec
 
+from crosslogic.cache.model import NO_CACHE, NO_CHOICE, CacheChoice, CachePolicy
 from crosslogic.kernel.ids import EnvId, KeyId, OperatorId, OrgId, UserId
 from crosslogic.limits.model import NO_LIMITS, Limits, Scope
+from crosslogic.tenancy.bounds import Bounds
 from crosslogic.tenancy.networks import Networks
 
 
@@ -22,6 +24,20 @@ class Role(StrEnum):
     READ_ONLY = "read-only"
 
 
+class AtCap(StrEnum):
+    """What becomes of an org or environment whose spending cap of the month leaves no room for a request."""
+
+    REJECT = "reject"  # requests are refused until the next month, or until the cap is raised
+    SUSPEND = "suspend"  # and it is suspended, until an administrator takes it up again
+
+
+class SuspendedFor(StrEnum):
+    """Why the system suspended an org, which it takes up again by itself once that is over."""
+
+    UNPAID = "unpaid"  # an invoice after its days of grace
+    SPENDING_CAP = "spending_cap"  # of who pays ahead, until there are credits again
+
+
 class Feature(StrEnum):
     """What a plan may include (interface document, `Feature`)."""
 
@@ -30,6 +46,15 @@ class Feature(StrEnum):
     ADVANCED_MODELS = "advanced_models"
     CUSTOM_MODELS = "custom_models"
     DEDICATED_CAPACITY = "dedicated_capacity"
+
+
+class QueuePolicy(StrEnum):
+    """In which order requests of a plan wait (interface document, `SchedulerConfig`; product documentation §24)."""
+
+    FIFO = "fifo"
+    PRIORITY = "priority"
+    WEIGHTED_FAIR = "weighted-fair"
+    PREEMPTIVE = "preemptive"
 
 
 class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -47,11 +72,13 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     key_limits: Limits = NO_LIMITS
     max_queue_depth: int | None = None  # requests that may wait; None: the queue's own bound
     priority: int = 1  # higher is served first
+    weight: int = 1  # share of a full fleet: twice the weight, twice the tokens of an org on this plan
     price_per_token_pusd: int | None = None  # None: the price list decides, by model
     price_per_month_pusd: int = 0
     included_tokens_per_month: int = 0
     support: str | None = None
     sla_percent: str | None = None  # as it is sold: "99.9"
+    policy: QueuePolicy | None = None  # None: `scheduling.policy`
 
 
 class Org(msgspec.Struct, frozen=True):
@@ -71,7 +98,16 @@ class Org(msgspec.Struct, frozen=True):
     env_limits: Limits = NO_LIMITS
     key_limits: Limits = NO_LIMITS
     region_preferences: tuple[str, ...] = ()  # the first serves where neither key nor environment names a region
-    billing_enabled: bool = True
+    billing_enabled: bool = True  # False: what it uses is recorded and costs nothing
+    at_cap: AtCap = AtCap.REJECT
+    cache: CacheChoice = NO_CHOICE  # holds where an environment chooses nothing
+    data_residency: bool = False  # nothing of it is ever served outside of the region that it asks for
+    suspended_for: SuspendedFor | None = None  # None: active, or suspended by somebody
+
+    @property
+    def may_pay(self) -> bool:
+        """Whether its admins may still see to its bills."""
+        return self.status is Status.ACTIVE or (self.status is Status.SUSPENDED and self.suspended_for is not None)
 
 
 class Environment(msgspec.Struct, frozen=True):
@@ -86,6 +122,9 @@ class Environment(msgspec.Struct, frozen=True):
     limits: Limits = NO_LIMITS
     allowed_models: tuple[str, ...] = ()
     key_limits: Limits = NO_LIMITS
+    at_cap: AtCap = AtCap.REJECT
+    cache: CacheChoice = NO_CHOICE
+    data_residency: bool = False  # as the org's; either of them is enough
 
 
 class User(msgspec.Struct, frozen=True):
@@ -172,15 +211,22 @@ class Principal(msgspec.Struct, frozen=True, gc=False):
     scopes: tuple[Scope, ...]
     expires_at_s: float | None = None  # seconds since 1970
     reservable_tokens: int | None = None  # the most that one request may reserve under `scopes`
+    reservable_output_tokens: int | None = None  # of output alone
+    bounds: Bounds | None = None  # what one request may be at most; None: anything, and no money is counted
+    price_per_token_pusd: int | None = None  # the plan's own, 0 where nothing is billed; None: the price list
     refusal: str | None = None  # "tenant_suspended" | "key_suspended" | "key_revoked"
     restricted: bool = False  # `scope_check.refusal_of` has something to check
     allowed_endpoints: frozenset[str] | None = None
     allowed_regions: frozenset[str] | None = None
+    region_allowed: bool = True  # `region` and `allowed_regions` have a place in common
     networks: Networks | None = None
     region_fallbacks: tuple[str, ...] = ()  # the org's preferences after `region`
+    data_residency: bool = False
     plan_id: str = ""
     features: frozenset[Feature] | None = None  # None: the plan is not known here, nothing is denied
     priority: int = 1
+    weight: int = 1
     max_queue_depth: int | None = None
-    billing_enabled: bool = True
+    policy: QueuePolicy | None = None  # None: as all others
     user_id: UserId | None = None
+    cache: CachePolicy = NO_CACHE

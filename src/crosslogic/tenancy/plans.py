@@ -2,8 +2,8 @@
 
 The shipped plans (`data/plans.json`) are the tiers of the interface document (Free, Pro, Enterprise; concurrency,
 priority and 60 requests a minute from its migration examples) and the price list of the product documentation
-(Starter, Developer, Business). What neither document states is ours: queue depths, Pro's requests, Business's
-concurrency.
+(Starter, Developer, Business). What neither document states is ours: queue depths, weights, Pro's requests,
+Business's concurrency.
 """
 
 from collections.abc import Iterable

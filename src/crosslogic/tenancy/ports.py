@@ -14,7 +14,8 @@ class UserManager(Protocol):
     def resolve(self, token: bytes) -> Principal | None:
         """Whoever presents this token, from memory; None for nobody.
 
-        The caller looks at `refusal`, compares `expires_at_s` with its clock, and asks `scope_check.refusal_of`.
+        The caller asks `scope_check.comes_from_elsewhere`, looks at `refusal`, compares `expires_at_s` with its clock,
+        and asks `scope_check.refusal_of`.
         """
         ...
 

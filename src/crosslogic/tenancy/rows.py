@@ -5,12 +5,14 @@ from typing import Any
 import msgspec
 from sqlalchemy import RowMapping
 
+from crosslogic.cache.model import NO_CHOICE, CacheChoice
 from crosslogic.kernel.ids import EnvId, KeyId, OperatorId, OrgId, UserId
 from crosslogic.limits.model import NO_LIMITS, Limits
 from crosslogic.tenancy.directory import KeyEntry
 from crosslogic.tenancy.model import (
     UNSCOPED,
     ApiKey,
+    AtCap,
     Environment,
     Operator,
     Org,
@@ -18,6 +20,7 @@ from crosslogic.tenancy.model import (
     Role,
     Scoping,
     Status,
+    SuspendedFor,
     User,
 )
 
@@ -32,10 +35,17 @@ def scoping_document(scoping: Scoping) -> dict[str, Any]:
     return {name: list(value) for name, value in msgspec.structs.asdict(scoping).items() if value}
 
 
+def cache_document(choice: CacheChoice) -> dict[str, Any]:
+    """What is chosen; what is inherited is not there."""
+    return {name: value for name, value in msgspec.structs.asdict(choice).items() if value is not None}
+
+
 def plan_document(plan: Plan) -> dict[str, Any]:
     document: dict[str, Any] = msgspec.to_builtins(plan)
     for name in ("limits", "env_limits", "key_limits"):
         document[name] = limits_document(getattr(plan, name))
+    if plan.policy is None:  # a gateway of the version before does not know this field
+        del document["policy"]
     return document
 
 
@@ -52,6 +62,10 @@ def org_columns(org: Org) -> dict[str, Any]:
         "key_limits": limits_document(org.key_limits),
         "region_preferences": list(org.region_preferences),
         "billing_enabled": org.billing_enabled,
+        "at_cap": org.at_cap.value,
+        "data_residency": org.data_residency,
+        "cache": cache_document(org.cache),
+        "suspended_for": None if org.suspended_for is None else org.suspended_for.value,
     }
 
 
@@ -66,6 +80,9 @@ def environment_columns(env: Environment) -> dict[str, Any]:
         "created_at": env.created_at,
         "limits": limits_document(env.limits),
         "key_limits": limits_document(env.key_limits),
+        "at_cap": env.at_cap.value,
+        "data_residency": env.data_residency,
+        "cache": cache_document(env.cache),
     }
 
 
@@ -124,6 +141,11 @@ def to_limits(row: RowMapping, column: str = "limits") -> Limits:
     return msgspec.convert(document, Limits) if document else NO_LIMITS  # one object for all that have none
 
 
+def to_cache(row: RowMapping) -> CacheChoice:
+    document = row["cache"]
+    return msgspec.convert(document, CacheChoice) if document else NO_CHOICE
+
+
 def to_org(row: RowMapping) -> Org:
     return Org(
         id=OrgId(row["id"]),
@@ -137,6 +159,10 @@ def to_org(row: RowMapping) -> Org:
         key_limits=to_limits(row, "key_limits"),
         region_preferences=tuple(row["region_preferences"]),
         billing_enabled=row["billing_enabled"],
+        at_cap=AtCap(row["at_cap"]),
+        data_residency=row["data_residency"],
+        cache=to_cache(row),
+        suspended_for=None if row["suspended_for"] is None else SuspendedFor(row["suspended_for"]),
     )
 
 
@@ -151,6 +177,9 @@ def to_environment(row: RowMapping) -> Environment:
         limits=to_limits(row),
         allowed_models=tuple(row["allowed_models"]),
         key_limits=to_limits(row, "key_limits"),
+        at_cap=AtCap(row["at_cap"]),
+        data_residency=row["data_residency"],
+        cache=to_cache(row),
     )
 
 

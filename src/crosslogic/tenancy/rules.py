@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 
+from crosslogic.cache.model import CacheChoice
 from crosslogic.kernel.errors import InvalidRequest
 from crosslogic.limits.model import Dimension, Limits
 from crosslogic.tenancy.model import Plan, Scoping
@@ -18,8 +19,11 @@ MAX_MODELS = 1_000
 MAX_LISTED = 100  # endpoints, regions or networks of a key; regions of an org
 MAX_NAME = 200
 MAX_EMAIL = 254
+MAX_WEIGHT = 1000
 MAX_CEILING = 10**15  # far above any real rate, far below what the counters can hold
+MAX_SPEND_PUSD = 9 * 10**18  # 9 million USD: up to there the counters are exact to the nano-dollar
 MAX_GRACE_S = 30 * 86_400.0
+MIN_CACHE_TTL_S, MAX_CACHE_TTL_S = 1.0, 30 * 86_400.0
 RESERVED_NAMES = frozenset({"v1", "admin", "api", "console", "docs", "health", "metrics", "ready"})
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _ENDPOINT = re.compile(r"[a-z0-9_-]{1,40}(/[a-z0-9_-]{1,40}){0,3}")
@@ -56,11 +60,20 @@ def email(address: str) -> str:
 def checked(limits: Limits, param: str = "limits") -> Limits:
     for dimension in Dimension:
         ceiling = limits.ceiling(dimension)
-        if ceiling is not None and not 0 <= ceiling <= MAX_CEILING:
-            raise InvalidRequest(f"{dimension} is 0 to {MAX_CEILING}", param=f"{param}.{dimension}")
+        most = MAX_SPEND_PUSD if dimension.of_money else MAX_CEILING
+        if ceiling is not None and not 0 <= ceiling <= most:
+            raise InvalidRequest(f"{dimension.field} is 0 to {most}", param=f"{param}.{dimension.field}")
     if not 0 < limits.burst_share <= 1:
         raise InvalidRequest("burst_share is above 0 and at most 1", param=f"{param}.burst_share")
     return limits
+
+
+def cache_choice(choice: CacheChoice) -> CacheChoice:
+    if choice.ttl_s is not None and not MIN_CACHE_TTL_S <= choice.ttl_s <= MAX_CACHE_TTL_S:
+        raise InvalidRequest(
+            f"an answer is kept for {MIN_CACHE_TTL_S:.0f} to {MAX_CACHE_TTL_S:.0f} seconds", param="cache.ttl_s"
+        )
+    return choice
 
 
 def models(names: Sequence[str], param: str = "allowed_models") -> tuple[str, ...]:
@@ -95,6 +108,8 @@ def plan(asked: Plan) -> Plan:
         checked(getattr(asked, name), name)
     for name in ("max_queue_depth", "priority", "price_per_token_pusd", "price_per_month_pusd"):
         _count(getattr(asked, name), name, 10**18)
+    if not 1 <= asked.weight <= MAX_WEIGHT:
+        raise InvalidRequest(f"weight is 1 to {MAX_WEIGHT}", param="weight")
     _count(asked.included_tokens_per_month, "included_tokens_per_month", MAX_CEILING)
     return asked
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from crosslogic.cache.model import NO_CHOICE, CacheChoice
 from crosslogic.kernel.clock import Clock
 from crosslogic.kernel.errors import InvalidRequest
 from crosslogic.kernel.ids import KeyId, OrgId, UserId, new_env_id, new_key_id, new_org_id
@@ -19,7 +20,18 @@ from crosslogic.tenancy.accounts_sql import UsersSql
 from crosslogic.tenancy.audit import SYSTEM, Actor
 from crosslogic.tenancy.audit_sql import AuditTrail
 from crosslogic.tenancy.members import Members
-from crosslogic.tenancy.model import UNSCOPED, ApiKey, Environment, Org, Plan, Role, Scoping, Status
+from crosslogic.tenancy.model import (
+    UNSCOPED,
+    ApiKey,
+    AtCap,
+    Environment,
+    Org,
+    Plan,
+    Role,
+    Scoping,
+    Status,
+    SuspendedFor,
+)
 from crosslogic.tenancy.sql import TenancySql
 from crosslogic.tenancy.writing import Writer, not_found
 
@@ -90,6 +102,9 @@ class TenancyService:
         key_limits: Limits = NO_LIMITS,
         region_preferences: Sequence[str] = (),
         billing_enabled: bool = True,
+        data_residency: bool = False,
+        cache: CacheChoice = NO_CHOICE,
+        at_cap: AtCap = AtCap.REJECT,
     ) -> Org:
         rules.check_name(name)
         billing_plan = billing_plan or self._default_plan
@@ -106,6 +121,9 @@ class TenancyService:
             key_limits=rules.checked(key_limits, "key_limits"),
             region_preferences=rules.regions(region_preferences),
             billing_enabled=billing_enabled,
+            data_residency=data_residency,
+            cache=rules.cache_choice(cache),
+            at_cap=at_cap,
         )
         await self._sql.add_org(org)
         return org
@@ -142,17 +160,36 @@ class TenancyService:
         key_limits: Limits | None = None,
         region_preferences: Sequence[str] | None = None,
         billing_enabled: bool | None = None,
+        data_residency: bool | None = None,
+        cache: CacheChoice | None = None,
+        at_cap: AtCap | None = None,
+        suspended_for: SuspendedFor | None = None,
     ) -> Org:
-        """Change what is given; None leaves as it is."""
-        values = _changed(status, limits, allowed_models, env_limits=env_limits, key_limits=key_limits)
+        """Change what is given; None leaves as it is. `suspended_for` goes with the status SUSPENDED, and says that
+        the system may take the org up again; without it, that is for people."""
+        values = _changed(status, limits, allowed_models, cache, env_limits=env_limits, key_limits=key_limits)
+        if status is not None:
+            values["suspended_for"] = None if suspended_for is None else suspended_for.value
+        if at_cap is not None:
+            values["at_cap"] = at_cap.value
         if region_preferences is not None:
             values["region_preferences"] = list(rules.regions(region_preferences))
         if billing_enabled is not None:
             values["billing_enabled"] = billing_enabled
+        if data_residency is not None:
+            values["data_residency"] = data_residency
         if billing_plan is not None:
             await self.plans.check_known(billing_plan)
             values["billing_plan"] = billing_plan
         return await self._sql.change_org((await self._sql.org(org)).id, values)
+
+    async def take_up(self, org_id: OrgId, suspended_for: SuspendedFor) -> bool:
+        """Make an org active that was suspended for this; False where it is not so any more."""
+        return await self._sql.take_up(org_id, suspended_for)
+
+    async def suspended(self, suspended_for: SuspendedFor) -> list[OrgId]:
+        """Orgs that the system suspended for this."""
+        return await self._sql.suspended(suspended_for)
 
     # environments
 
@@ -162,9 +199,12 @@ class TenancyService:
         name: str,
         *,
         region: str | None = None,
+        data_residency: bool = False,
         limits: Limits = NO_LIMITS,
         allowed_models: Sequence[str] = (),
         key_limits: Limits = NO_LIMITS,
+        cache: CacheChoice = NO_CHOICE,
+        at_cap: AtCap = AtCap.REJECT,
     ) -> Environment:
         rules.check_name(name)
         env = Environment(
@@ -173,15 +213,25 @@ class TenancyService:
             name=name,
             created_at=self._clock.now(),
             region=None if region is None else rules.region(region),
+            data_residency=data_residency,
             limits=rules.checked(limits),
             allowed_models=rules.models(allowed_models),
             key_limits=rules.checked(key_limits, "key_limits"),
+            cache=rules.cache_choice(cache),
+            at_cap=at_cap,
         )
         await self._sql.add_environment(env)
         return env
 
     async def environment(self, org: str, env: str) -> Environment:
         return await self._sql.environment((await self._sql.org(org)).id, env)
+
+    async def environment_of_id(self, env_id: str) -> Environment:
+        """Whichever org it is of. Raises NotFound."""
+        found = await self._sql.all_environments([env_id])
+        if not found:
+            raise not_found("environment")
+        return found[0]
 
     async def environments(
         self,
@@ -212,11 +262,21 @@ class TenancyService:
         allowed_models: Sequence[str] | None = None,
         key_limits: Limits | None = None,
         region: str | None = None,
+        unpin: bool = False,
+        data_residency: bool | None = None,
+        cache: CacheChoice | None = None,
+        at_cap: AtCap | None = None,
     ) -> Environment:
-        """Change what is given; None leaves as it is."""
-        values = _changed(status, limits, allowed_models, key_limits=key_limits)
+        """Change what is given; None leaves as it is. `unpin` takes the region away."""
+        values = _changed(status, limits, allowed_models, cache, key_limits=key_limits)
+        if at_cap is not None:
+            values["at_cap"] = at_cap.value
         if region is not None:
             values["region"] = rules.region(region)
+        elif unpin:
+            values["region"] = None
+        if data_residency is not None:
+            values["data_residency"] = data_residency
         return await self._sql.change_environment((await self.environment(org, env)).id, values)
 
     # keys
@@ -352,6 +412,7 @@ def _changed(
     status: Status | None,
     limits: Limits | None,
     allowed_models: Sequence[str] | None,
+    cache: CacheChoice | None = None,
     **more_limits: Limits | None,
 ) -> dict[str, Any]:
     """The columns of what is given."""
@@ -360,6 +421,8 @@ def _changed(
         values["status"] = status.value
     if allowed_models is not None:
         values["allowed_models"] = list(rules.models(allowed_models))
+    if cache is not None:
+        values["cache"] = rows.cache_document(rules.cache_choice(cache))
     for name, each in {"limits": limits, **more_limits}.items():
         if each is not None:
             values[name] = rows.limits_document(rules.checked(each, name))

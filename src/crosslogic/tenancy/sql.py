@@ -14,11 +14,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from crosslogic.kernel.errors import Conflict
 from crosslogic.kernel.ids import EnvId, KeyId, OrgId
-from crosslogic.store.tables import api_keys, environments, orgs, plans, usage_records, users
+from crosslogic.store.tables import api_keys, environments, orgs, plans, usage_daily, usage_records, usage_starts, users
 from crosslogic.tenancy import rows
 from crosslogic.tenancy.audit_sql import AuditTrail
 from crosslogic.tenancy.directory import KeyEntry
-from crosslogic.tenancy.model import ApiKey, Environment, Org, Plan, Role, Status, User
+from crosslogic.tenancy.model import ApiKey, Environment, Org, Plan, Role, Status, SuspendedFor, User
 from crosslogic.tenancy.writing import Writer, check_ref, locked, page_of
 
 ORG_CHANGED = "org"
@@ -77,6 +77,23 @@ class TenancySql:
     async def change_org(self, org_id: OrgId, values: Mapping[str, Any]) -> Org:
         """Change these columns. Raises NotFound."""
         return rows.to_org(await self._rows.change(orgs, org_id, dict(values), ORG_CHANGED))
+
+    async def take_up(self, org_id: OrgId, suspended_for: SuspendedFor) -> bool:
+        """Make an org active that was suspended for this; False where it is not so any more. Raises NotFound."""
+        async with self.engine.begin() as conn:
+            before = await locked(conn, orgs, org_id, ORG_CHANGED)
+            if (before["status"], before["suspended_for"]) != (Status.SUSPENDED.value, suspended_for.value):
+                return False
+            values = {"status": Status.ACTIVE.value, "suspended_for": None}
+            await self._rows.change_in(conn, orgs, before, values, ORG_CHANGED)
+            return True
+
+    async def suspended(self, suspended_for: SuspendedFor) -> list[OrgId]:
+        """Orgs that the system suspended for this."""
+        query = select(orgs.c.id).where(
+            orgs.c.suspended_for == suspended_for.value, orgs.c.status == Status.SUSPENDED.value
+        )
+        return [OrgId(row["id"]) for row in await self._rows.all(query.order_by(orgs.c.id))]
 
     # environments
 
@@ -227,13 +244,16 @@ class TenancySql:
 
 
 def _keys_with_last_use() -> Select[Any]:
-    last_used_at = (
-        select(func.max(usage_records.c.timestamp))
-        .where(usage_records.c.key_id == api_keys.c.id)
+    """Of a key whose rows were dropped for their age, the day is left."""
+    row = select(func.max(usage_records.c.timestamp)).where(usage_records.c.key_id == api_keys.c.id).scalar_subquery()
+    daily, start = usage_daily.c, usage_starts.c
+    day = (
+        select(func.max(daily.at))
+        .join(usage_starts, start.org_id == daily.org_id)
+        .where(daily.org_id == api_keys.c.org_id, daily.key_id == api_keys.c.id, daily.at < start.cutoff)
         .scalar_subquery()
-        .label("last_used_at")
     )
-    return select(api_keys, last_used_at)
+    return select(api_keys, func.coalesce(row, day).label("last_used_at"))
 
 
 def _named(query: Select[Any], table: Table, prefix: str) -> Select[Any]:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from crosslogic.kernel.ids import KeyId
-from crosslogic.store.changes import Change, ChangeFeed
+from crosslogic.store.changes import Change
 from crosslogic.tenancy.directory import Directory, KeyEntry
 from crosslogic.tenancy.sql import (
     ENVIRONMENT_CHANGED,
@@ -28,26 +28,22 @@ _FIRST_PAGE = 5_000  # at the start nobody waits for an answer yet
 
 
 class DirectorySync:
-    def __init__(self, engine: AsyncEngine, directory: Directory, poll_interval_s: float = 0.25) -> None:
+    """`store.changes.Following` drives it."""
+
+    def __init__(self, engine: AsyncEngine, directory: Directory) -> None:
         self._sql = TenancySql(engine)
         self._directory = directory
-        self._feed = ChangeFeed(engine, poll_interval_s)
+        self._loaded = False
 
-    async def start(self) -> None:
-        """Load everything. Raises what SQLAlchemy raises when the database is away."""
-        await self._feed.start()
+    async def load(self) -> None:
+        if self._loaded:
+            await self._load(_PAGE)
+            return
         with _uncollected():
             await self._load(_FIRST_PAGE)
+        self._loaded = True
 
-    async def run(self) -> None:
-        """Follow the change feed until cancelled."""
-        await self._feed.run(self._apply, on_gap=self._load)
-
-    async def poll(self) -> int:
-        """Apply what is new now; returns how many changes there were."""
-        return await self._feed.poll(self._apply, on_gap=self._load)
-
-    async def _load(self, page_size: int = _PAGE) -> None:
+    async def _load(self, page_size: int) -> None:
         orgs = await self._sql.all_orgs()
         environments = await self._sql.all_environments()
         users = await self._sql.all_users()
@@ -60,7 +56,7 @@ class DirectorySync:
         self._directory.replace(orgs, environments, entries, users)
         self._directory.store_plans(plans)
 
-    async def _apply(self, changes: Sequence[Change]) -> None:
+    async def apply(self, changes: Sequence[Change]) -> None:
         if any(change.kind == PLAN_CHANGED for change in changes):
             self._directory.store_plans(await self._sql.all_plans())
         for ids in _pages(changes, ORG_CHANGED):

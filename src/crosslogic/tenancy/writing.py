@@ -58,7 +58,7 @@ class Writer:
         here = table.c.id == before["id"]
         await conn.execute(update(table).where(here).values(values))
         after = (await conn.execute(select(table).where(here))).mappings().one()
-        verb = verb or (_VERBS[values["status"]] if set(values) == {"status"} else "change")
+        verb = verb or (_VERBS[values["status"]] if set(values) - {"suspended_for"} == {"status"} else "change")
         await self.announce(conn, f"{word}.{verb}", word, before=dict(before), after=dict(after))
         return after
 
@@ -80,6 +80,14 @@ class Writer:
             before, after = difference(before, after)
         await self.trail.append(conn, action, entity_id, org_id=org_id, before=before, after=after)
         await append_change(conn, word, entity_id)
+
+    async def order(
+        self, action: str, entity_id: str, *, org_id: str, details: Mapping[str, Any], kind: str, message: str
+    ) -> None:
+        """Write down an order about what is no row here, and announce it to who obeys changes of this kind."""
+        async with self.engine.begin() as conn:
+            await self.trail.append(conn, action, entity_id, org_id=org_id, before=None, after=details)
+            await append_change(conn, kind, message)
 
     async def one(self, query: Select[Any], word: str) -> RowMapping:
         """Raises NotFound."""

@@ -8,14 +8,17 @@ from contextlib import AsyncExitStack
 import msgspec
 
 from crosslogic.gateway.upstream import FORWARDED_HEADERS
-from crosslogic.jobs.table import control_jobs, metering_jobs
+from crosslogic.jobs.table import control_jobs, metering_jobs, spending_jobs
 from crosslogic.kernel.clock import SystemClock
 from crosslogic.metering.flush import JournalFlusher
 from crosslogic.metering.journal import FileJournal
 from crosslogic.metering.ledger import Ledger
+from crosslogic.metering.live.boards import MemoryLive
 from crosslogic.net.asgi import AsgiBridge
 from crosslogic.net.server import HttpServer
 from crosslogic.pricing.book import PriceBook
+from crosslogic.pricing.sync import PublishedPrices
+from crosslogic.queueing.board.memory import MemoryBoard
 from crosslogic.settings.model import Settings
 from crosslogic.settings.options import UpOptions
 from crosslogic.settings.reload import Reloadable
@@ -27,10 +30,13 @@ from crosslogic.telemetry.metrics import SCHEMA, Metrics
 from crosslogic.telemetry.slots import Slots
 from crosslogic.tenancy.bootstrap import ensure_bootstrap
 from crosslogic.tenancy.keys import KeyKind, generate
+from crosslogic.tunnel.entrance import Entrance
 from crosslogic.wiring import translate
 from crosslogic.wiring.answers import new_answers
 from crosslogic.wiring.banner import banner
+from crosslogic.wiring.billed import counting, watching
 from crosslogic.wiring.checks import database_check, journal_check
+from crosslogic.wiring.coordination import Alone
 from crosslogic.wiring.credentials import Credentials, read_credentials, write_credentials, write_private
 from crosslogic.wiring.gateway import GatewayProcess
 from crosslogic.wiring.limiter import new_limiter
@@ -39,6 +45,7 @@ from crosslogic.wiring.process import Background, run_until_stopped, settle_memo
 from crosslogic.wiring.redis import redis_connection
 from crosslogic.wiring.scrape import serve_metrics
 from crosslogic.wiring.simulated import SimulatedNodes
+from crosslogic.wiring.tunnels import Tunnels
 
 NODES_TIMEOUT_S = 10.0
 _FAULT_HEADER = b"x-simulate-fault"  # simulated nodes may be told to fail, through the gateway too
@@ -87,7 +94,7 @@ class _EmbeddedCloud:
         self._stop = stop
         self._stack = stack
         self._log = log
-        self._prices = translate.price_book(settings.prices)
+        self._prices = translate.price_book(settings.prices, settings.regions)
 
     async def start(self) -> Ready:
         settings, stack = self._settings, self._stack
@@ -102,30 +109,55 @@ class _EmbeddedCloud:
         clock = SystemClock()
         journal = await FileJournal.open(settings.journal_dir(), "gateway", clock=clock)
         checks = {"database": database_check(engine), "journal": journal_check(journal)}
-        management = Management(settings, engine=engine, background=background, checks=checks)
+        alone = Alone(f"{settings.server.host}:{settings.server.port}")
+        board, live = MemoryBoard(), MemoryLive()
+        metrics = Metrics(Slots(schema=SCHEMA))
+        metrics.control_leads(True)
+        journal.on_commit = metrics.journal_committed
+        self._log.on_dropped = metrics.log_dropped
+        management = Management(
+            settings,
+            engine=engine,
+            background=background,
+            checks=checks,
+            coordination=alone,
+            queues=board,
+            live=live,
+            metrics=metrics,
+        )
         stack.push_async_callback(management.close)
         credentials = await self._credentials(management)
-        metrics = Metrics(Slots(schema=SCHEMA))
         await serve_metrics(settings, metrics.slots, stack)
 
         redis = await redis_connection(settings, stack, checks)
+        answers = await new_answers(settings, stack, metrics)
+        tunnels = None if settings.server.tunnel_port is None else Tunnels(settings, engine)
         gateway = GatewayProcess(
             settings,
             engine=engine,
             journal=journal,
             limiter=new_limiter(settings, redis, metrics.limiter_degraded),
             redis=redis,
-            answers=await new_answers(settings, stack),
+            answers=answers,
+            tunnels=tunnels,
             metrics=metrics,
             log=self._log,
             background=background,
             checks=checks,
-            following=AsgiBridge(management.app(credentials.admin_key or "")),
+            following=AsgiBridge(management.app(credentials.admin_key or "", answers.cache)),
             forwarded_headers=(*FORWARDED_HEADERS, _FAULT_HEADER)
             if self._options.simulated_nodes
             else FORWARDED_HEADERS,
         )
-        flusher = JournalFlusher(settings.journal_dir(), Ledger(engine), self._current_prices, clock)
+        board.show(gateway.queue)
+        flusher = JournalFlusher(
+            settings.journal_dir(),
+            Ledger(engine, published=PublishedPrices(engine), on_added=counting(metrics)),
+            self._current_prices,
+            clock,
+            watching(metrics, clock),
+        )
+        live.show(flusher.running)
         # Undone in reverse: drain the server, stop background work, close the journal, move the last of it.
         stack.push_async_callback(flusher.flush)
         stack.push_async_callback(gateway.close)
@@ -133,11 +165,17 @@ class _EmbeddedCloud:
 
         static_nodes = [translate.static_node(node) for node in settings.nodes]
         static_nodes += [translate.simulated_node(url) for url in await starting]
-        await management.start(static_nodes, (*metering_jobs(flusher), *control_jobs(engine, clock)))
+        jobs = (*metering_jobs(flusher), *control_jobs(engine, clock), *spending_jobs(management.spending_caps))
+        await flusher.flush()  # the month's spend is to be whole before anybody is served
+        await management.start(static_nodes, jobs)
         await gateway.start()
+        if tunnels is not None and settings.server.tunnel_port is not None:
+            entrance = Entrance(tunnels.hub.accept)
+            stack.push_async_callback(entrance.close)
+            entrance.listen(settings.server.tunnel_listen, settings.server.tunnel_port)
         await self._wait_for_models(gateway, len(static_nodes))
 
-        server = HttpServer(gateway.handler, translate.server_limits(settings))
+        server = HttpServer(gateway.handler, translate.server_limits(settings), translate.trusted_proxies(settings))
         port = await server.listen(settings.server.host, settings.server.port)
         stack.push_async_callback(server.close, settings.server.drain_s)
         watcher = SettingsWatcher(settings, lambda new: self._reload(gateway, new), reload_on_hangup=False)
@@ -178,7 +216,7 @@ class _EmbeddedCloud:
 
     def _reload(self, gateway: GatewayProcess, changed: Reloadable) -> None:
         gateway.apply(changed)
-        self._prices = translate.price_book(changed.prices)
+        self._prices = translate.price_book(changed.prices, self._settings.regions)
 
 
 def _reachable(host: str) -> str:

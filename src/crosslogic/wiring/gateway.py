@@ -1,47 +1,68 @@
 """Builds the gateway of one process: the request path, and what keeps its picture of tenants and nodes fresh."""
 
+import asyncio
 import random
-from collections.abc import Callable
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from crosslogic.cache.model import NO_CACHE, CachePolicy
 from crosslogic.cache.service import Answers
-from crosslogic.fleet.model import Node, NodeStatus
+from crosslogic.capacity.dedication import Dedication
+from crosslogic.capacity.guarantees import Guarantees
+from crosslogic.capacity.sync import CapacitySync
+from crosslogic.fleet.model import Node, NodeStatus, Symptom
 from crosslogic.fleet.sync import NodeSync
 from crosslogic.gateway.app import Gateway
 from crosslogic.gateway.dispatch import Dispatcher
 from crosslogic.gateway.models import ModelTable
 from crosslogic.gateway.observer import TelemetryObserver
 from crosslogic.gateway.operations import Check, Operations
+from crosslogic.gateway.picture import Picture
+from crosslogic.gateway.pings import keep_pinging
 from crosslogic.gateway.pipeline import Pipeline
 from crosslogic.gateway.prompt_count import PromptCounter
 from crosslogic.gateway.upstream import FORWARDED_HEADERS, Upstreams
 from crosslogic.gateway.watchdog import Watchdog
 from crosslogic.kernel.clock import SystemClock
 from crosslogic.kernel.ids import EnvId, KeyId, OrgId
+from crosslogic.limits.model import Unit
 from crosslogic.limits.ports import Limiter
 from crosslogic.limits.scopes import reservable_tokens, scopes_of
+from crosslogic.metering.floors import SpendFloors
 from crosslogic.metering.journal import FileJournal
+from crosslogic.metering.spend import SpendBook
 from crosslogic.net.exchange import Exchange
 from crosslogic.net.redis import RedisConnection
+from crosslogic.orchestration.sync import SplitSync
+from crosslogic.pricing.estimate import CostEstimates
+from crosslogic.pricing.sync import PriceSync
+from crosslogic.scheduling.failover import FailoverThrottle
 from crosslogic.scheduling.pool import Pool
 from crosslogic.scheduling.registry import new_strategy
 from crosslogic.scheduling.scheduler import Scheduler
+from crosslogic.scheduling.split import Split
 from crosslogic.settings.model import Settings
 from crosslogic.settings.reload import Reloadable
+from crosslogic.store.changes import Follower, Following
 from crosslogic.telemetry.log import LogWriter
 from crosslogic.telemetry.metrics import Metrics
 from crosslogic.tenancy.apikey_users import ApiKeyUsers, EitherUsers
+from crosslogic.tenancy.bounds import bounds_of
 from crosslogic.tenancy.directory import Directory, LayerLimits
 from crosslogic.tenancy.jwt_users import JwtUsers
 from crosslogic.tenancy.model import Principal, Role
 from crosslogic.tenancy.ports import UserManager
+from crosslogic.tenancy.strangers import Strangers
 from crosslogic.tenancy.sync import DirectorySync
 from crosslogic.wiring import translate
 from crosslogic.wiring.answers import prefix_salts
 from crosslogic.wiring.process import Background
-from crosslogic.wiring.queue import most_per_node, new_queue, new_turns
+from crosslogic.wiring.queue import most_per_node, new_lanes, new_queue, new_turns, policy
 from crosslogic.wiring.scrape import public_metrics_path
+from crosslogic.wiring.tunnels import Tunnels
 from crosslogic.wiring.web_tokens import new_verifier
 
 FINISH_TIMEOUT_S = 2.0  # a record may wait 1 s for the count of its prompt
@@ -64,47 +85,87 @@ class GatewayProcess:
         background: Background,
         checks: dict[str, Check],
         workers: int = 1,
+        tunnels: Tunnels | None = None,
         following: Callable[[Exchange], None] | None = None,
         forwarded_headers: tuple[bytes, ...] = FORWARDED_HEADERS,
     ) -> None:
         self._background = background
+        self._region = settings.server.home_region()
+        self._regions = settings.regions
         self._journal = journal
         self._limiter = limiter
         self._metrics = metrics
         self.active_nodes = 0
-        self._pool = Pool()
+        regions = translate.regions(settings.regions)
+        self._pool = Pool(regions=regions)
         self._models = ModelTable()
         self._models.configure(translate.model_settings(settings.models), translate.catalogued_models())
         limits = translate.layer_limits(settings.limits)
-        self._directory = Directory(translate.key_hasher_of(settings), limits, translate.plans(settings.tiers))
-        self._directory_sync = DirectorySync(engine, self._directory)
-        self._node_sync = NodeSync(engine, self._nodes_changed)
+        cache_policy = translate.cache_policy(settings)
+        self._directory = Directory(
+            translate.key_hasher_of(settings),
+            limits,
+            translate.plans(settings.tiers),
+            cache_policy,
+            home_region=self._region,
+            regions=regions,
+        )
+        self._nodes: list[Node] = []
+        self._dedication = Dedication()
+        self._guarantees = Guarantees(time.time, burst_s=settings.capacity.burst_s, limits=settings.enable_rate_limit)
+        self._capacity_sync = CapacitySync(engine, self._guarantees, SystemClock(), self._capacity_changed)
+        self._tunnels = tunnels
+        followers: tuple[Follower, ...] = (
+            DirectorySync(engine, self._directory),
+            self._capacity_sync,  # before the nodes, so that what is dedicated is nobody else's from the start
+            SplitSync(engine, self._splits_changed),
+            NodeSync(engine, self._nodes_changed),
+        )
+        if tunnels is not None:
+            followers = (*followers, tunnels.verification)
+        self._costs = CostEstimates(translate.price_book(settings.prices, settings.regions))
+        followers = (*followers, PriceSync(engine, self._costs.publish))
+        self._following = Following(engine, followers)
+        self._spend_floors = SpendFloors(SpendBook(engine), self._directory, limiter, SystemClock())
         self._answers = answers
         self._upstreams = Upstreams(
             connect_timeout_s=settings.timeouts.connect_s,
             forwarded_headers=forwarded_headers,
             salts=prefix_salts(settings),
+            tunnels=None if tunnels is None else tunnels.hub,
         )
         self._watchdog = Watchdog()
+        now_s = asyncio.get_running_loop().time()  # before anything is read
+        self._picture = Picture(settings.auth.stale_after_s, now_s, metrics.picture_age)
+        self._watchdog.add(self._picture)
         strategy = new_strategy(settings.scheduling.strategy)
         observer = TelemetryObserver(metrics, log if settings.log.access else None)
         clock = SystemClock()
         ceiling = most_per_node(settings, workers)
+        self._nearness = translate.nearness(settings.regions, settings.server.region, regions)
         self._scheduler = scheduler = Scheduler(
-            self._pool, strategy, random.Random(), clock, max_requests_per_node=ceiling
+            self._pool,
+            strategy,
+            random.Random(),
+            clock,
+            max_requests_per_node=ceiling,
+            failover=FailoverThrottle(settings.regions.failover_share),
+            nearness=self._nearness,
         )
-        self._queue = new_queue(settings, redis, scheduler.places)
+        lanes = new_lanes(settings, self._guarantees, scheduler.places, workers)
+        self.queue = new_queue(settings, redis, scheduler.places, metrics, lanes)
+        self._turns = new_turns(settings, self.queue, scheduler.places, observer, lanes)
         self._dispatcher = Dispatcher(
             models=self._models,
             scheduler=scheduler,
-            turns=new_turns(settings, self._queue, scheduler.places),
+            turns=self._turns,
             upstreams=self._upstreams,
             journal=journal,
             watchdog=self._watchdog,
             observer=observer,
-            settings=translate.gateway_settings(settings),
+            settings=translate.gateway_settings(settings, self._region),
         )
-        self._anonymous = _Anonymous(limits)
+        self._anonymous = _Anonymous(limits, cache_policy or NO_CACHE, self._region)
         keys = ApiKeyUsers(self._directory)
         verifier = new_verifier(settings, background)
         self._key_holders: UserManager = (
@@ -119,6 +180,11 @@ class GatewayProcess:
             journal=journal,
             observer=observer,
             answers=answers,
+            strangers=Strangers(settings.auth.bad_keys_per_minute),
+            costs=self._costs,
+            cap_met=self._spend_floors.met,
+            scopes_for=self._guarantees.scopes_for,
+            picture=self._picture,
         )
         self._edge = Gateway(self._pipeline, self._pool, self._models, following)
         self.handler = Operations(
@@ -130,11 +196,17 @@ class GatewayProcess:
 
     async def start(self) -> None:
         """Load tenants and nodes, then follow their changes. Raises what SQLAlchemy raises without a database."""
-        await self._directory_sync.start()
-        await self._node_sync.start()
+        await self._following.start()
+        await self._spend_floors.start()
         self._watchdog.start()
-        self._background.start("tenant sync", self._directory_sync.run())
-        self._background.start("node sync", self._node_sync.run())
+        if self._tunnels is not None:
+            self._tunnels.start(self._background)
+        self._background.start("change feed", self._following.run(self._picture.confirmed))
+        self._background.start("spend of the month", self._spend_floors.run())
+        self._background.start("begin and end of reservations", self._capacity_sync.follow_time())
+
+        if self._nearness is not None and self._nearness.by_latency:
+            self._background.start("pings", keep_pinging(self._pool.nodes, self._nearness.observed))
 
     def apply(self, reloadable: Reloadable) -> None:
         """Take over what may change without a restart."""
@@ -143,8 +215,10 @@ class GatewayProcess:
         self._directory.set_limits(limits)
         self._directory.configure_plans(translate.plans(reloadable.tiers))
         self._anonymous.set_limits(limits)
-        self._dispatcher.settings = translate.gateway_settings(reloadable)
+        self._costs.reprice(translate.price_book(reloadable.prices, self._regions))
+        self._dispatcher.settings = translate.gateway_settings(reloadable, self._region)
         self._scheduler.strategy = new_strategy(reloadable.scheduling.strategy)
+        self._turns.order_by(policy(reloadable.scheduling))
         self._pipeline.users = self._users(reloadable.enable_auth)
 
     def _users(self, enable_auth: bool) -> UserManager:
@@ -158,29 +232,49 @@ class GatewayProcess:
         await self._edge.finish(FINISH_TIMEOUT_S)
         self._watchdog.stop()
         self._upstreams.close()
-        await self._queue.close()
+        if self._tunnels is not None:
+            await self._tunnels.hub.close()
+        await self.queue.close()
         await self._answers.close()
         await self._limiter.close()
         await self._journal.close()
 
+    def _splits_changed(self, splits: Mapping[str, Split]) -> None:
+        self._scheduler.splits = splits
+
     def _nodes_changed(self, nodes: list[Node]) -> None:
-        self._pool.update(nodes)
-        self._queue.places_changed()
+        self._nodes = nodes
+        self._costs.serve_in(node.region for node in nodes)
+        self._capacity_changed()
         self._upstreams.update(nodes)
         self._models.serve(sorted({model for node in nodes for model in node.models}))
-        self.active_nodes = sum(node.status is NodeStatus.ACTIVE for node in nodes)
-        self._metrics.nodes({node.id: node.health_score for node in nodes}, self.active_nodes)
+        active = [node for node in nodes if node.status is NodeStatus.ACTIVE]
+        self.active_nodes = len(active)
+        self._metrics.nodes({node.id: node.health_score * node.health.weight for node in nodes}, self.active_nodes)
+        unwell = Counter(dict.fromkeys((symptom.value for symptom in Symptom), 0))
+        unwell.update(node.health.symptom.value for node in active if node.health.symptom is not None)
+        self._metrics.nodes_unwell(unwell, sum(node.health.ejected for node in active))
+
+    def _capacity_changed(self) -> None:
+        """Other nodes are dedicated, or there are other nodes."""
+        self._pool.confine(self._guarantees.confined())
+        self._pool.update(self._dedication.seen(self._nodes, self._guarantees.dedicated_nodes()))
+        self.queue.places_changed()
 
 
 class _Anonymous:
     """Everybody, where keys are off (`enable_auth: false`): one tenant without a key."""
 
-    def __init__(self, limits: LayerLimits) -> None:
+    def __init__(self, limits: LayerLimits, cache: CachePolicy, region: str) -> None:
+        self._cache = cache
+        self._region = region
         self.set_limits(limits)
 
     def set_limits(self, limits: LayerLimits) -> None:
         scopes = scopes_of(
             limits.global_,
+            region=self._region,
+            region_limits=limits.of_region(self._region),
             org_id="anonymous",
             org_limits=limits.org,
             env_id="anonymous",
@@ -199,6 +293,9 @@ class _Anonymous:
             allowed_models=None,
             scopes=scopes,
             reservable_tokens=reservable_tokens(scopes),
+            reservable_output_tokens=reservable_tokens(scopes, Unit.OUTPUT_TOKENS),
+            bounds=bounds_of(scopes),
+            cache=self._cache,
         )
 
     def resolve(self, token: bytes) -> Principal:

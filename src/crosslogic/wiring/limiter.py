@@ -12,7 +12,7 @@ from crosslogic.settings.model import Settings
 
 
 def new_limiter(settings: Settings, redis: RedisConnection | None, on_degraded: Callable[[bool], None]) -> Limiter:
-    if not settings.enable_rate_limit:
+    if not settings.enable_rate_limit and not settings.enable_queuing:  # the queue asks what reserved capacity covers
         return NullLimiter()
     if redis is None:
         return MemoryLimiter(SystemClock())

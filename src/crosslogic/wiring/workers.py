@@ -2,6 +2,7 @@
 to the ledger; it never touches a request."""
 
 import asyncio
+import contextlib
 import logging
 import random
 import socket
@@ -17,13 +18,18 @@ from crosslogic.jobs.table import metering_jobs
 from crosslogic.kernel.clock import SystemClock
 from crosslogic.metering.flush import JournalFlusher
 from crosslogic.metering.ledger import Ledger
+from crosslogic.metering.live.boards import LiveReporter
+from crosslogic.pricing.sync import PublishedPrices
 from crosslogic.settings.model import Settings
 from crosslogic.settings.reload import Reloadable
 from crosslogic.settings.watch import SettingsWatcher
 from crosslogic.store.engine import DATABASE_ERRORS, create_engine
-from crosslogic.telemetry.metrics import SCHEMA
+from crosslogic.telemetry.metrics import SCHEMA, Metrics
 from crosslogic.telemetry.slots import Slots, remove, shared_directory
+from crosslogic.tunnel.entrance import Entrance, Passing
 from crosslogic.wiring import translate
+from crosslogic.wiring.billed import counting, watching
+from crosslogic.wiring.coordination import Presence
 from crosslogic.wiring.process import Background, run_until_stopped, start_logging
 from crosslogic.wiring.scrape import serve_metrics
 from crosslogic.wiring.worker import run_worker
@@ -47,23 +53,33 @@ async def _gateway(settings: Settings, workers: int, stop: asyncio.Event) -> int
         stack.callback(lines.close)
         sock = _bind(settings.server.host, settings.server.port)
         stack.callback(sock.close)
+        passing = await _tunnel_entrance(settings, workers, stack)
         metrics_dir = shared_directory()
         stack.callback(remove, metrics_dir)
-        await serve_metrics(settings, Slots(metrics_dir, PARENT, schema=SCHEMA), stack)
+        slots = Slots(metrics_dir, PARENT, schema=SCHEMA)
+        await serve_metrics(settings, slots, stack)
         engine = create_engine(settings.database_url(), pool_size=2)
         stack.push_async_callback(engine.dispose)
-        prices = [translate.price_book(settings.prices)]
-        flusher = JournalFlusher(settings.journal_dir(), Ledger(engine), lambda: prices[-1], SystemClock())
+        prices = [translate.price_book(settings.prices, settings.regions)]
+        metrics, clock = Metrics(slots), SystemClock()
+        lines.on_dropped = metrics.log_dropped
+        ledger = Ledger(engine, published=PublishedPrices(engine), on_added=counting(metrics))
+        flusher = JournalFlusher(settings.journal_dir(), ledger, lambda: prices[-1], clock, watching(metrics, clock))
         stack.push_async_callback(_flush_last, flusher)
         background = Background(stop)
         stack.push_async_callback(background.close)
 
         def reload(changed: Reloadable) -> None:
-            prices[:] = [translate.price_book(changed.prices)]
+            prices[:] = [translate.price_book(changed.prices, settings.regions)]
 
         background.start("settings", SettingsWatcher(settings, reload).run())
+        presence = Presence(engine, "gateway", f"{settings.server.host}:{sock.getsockname()[1]}")
+        presence.start(background)
+        with contextlib.suppress(*DATABASE_ERRORS):  # the month's spend is to be whole before anybody is served
+            await flusher.flush()
         background.start("jobs", JobRunner(metering_jobs(flusher), SystemClock(), random.Random()).run())
-        crew = [_Worker(settings, number, workers, sock, metrics_dir) for number in range(workers)]
+        background.start("live usage", LiveReporter(engine, presence.id, flusher.running).run())
+        crew = [_Worker(settings, number, workers, sock, metrics_dir, passing) for number in range(workers)]
         keeping = [asyncio.create_task(worker.keep(stop)) for worker in crew]
         first = asyncio.gather(*(worker.first_start.wait() for worker in crew))
         done, _ = await asyncio.wait((first, asyncio.ensure_future(stop.wait())), return_when=asyncio.FIRST_COMPLETED)
@@ -82,7 +98,16 @@ async def _gateway(settings: Settings, workers: int, stop: asyncio.Event) -> int
 class _Worker:
     """One place in the crew: a process, and another one when it dies."""
 
-    def __init__(self, settings: Settings, number: int, workers: int, sock: socket.socket, metrics_dir: Path) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        number: int,
+        workers: int,
+        sock: socket.socket,
+        metrics_dir: Path,
+        passing: Passing | None,
+    ) -> None:
+        self._passing = passing
         self._settings = settings
         self._number = number
         self._workers = workers
@@ -120,13 +145,16 @@ class _Worker:
     def _spawn(self) -> tuple[SpawnProcess, Connection]:
         context = get_context("spawn")
         ours, theirs = context.Pipe(duplex=False)
+        tunnels = None if self._passing is None else self._passing.channel(self._number)
         process = context.Process(
             target=run_worker,
-            args=(self._settings, self._number, self._workers, self._sock, self._metrics_dir, theirs),
+            args=(self._settings, self._number, self._workers, self._sock, self._metrics_dir, theirs, tunnels),
             name=f"crosslogic-worker-{self._number}",
         )
         process.start()
         theirs.close()
+        if tunnels is not None:
+            tunnels.close()
         return process, ours
 
     def _heard(self, ready: Connection) -> None:
@@ -155,6 +183,19 @@ def _bind(host: str, port: int) -> socket.socket:
     sock.bind(address)
     sock.setblocking(False)
     return sock
+
+
+async def _tunnel_entrance(settings: Settings, workers: int, stack: AsyncExitStack) -> Passing | None:
+    """Where agents dial; what they open goes to the workers. Raises OSError."""
+    if settings.server.tunnel_port is None:
+        return None
+    passing = Passing(workers)
+    stack.callback(passing.close)
+    entrance = Entrance(passing.accept)
+    stack.push_async_callback(entrance.close)
+    port = entrance.listen(settings.server.tunnel_listen, settings.server.tunnel_port)
+    log.info("tunnels are let in at port %d", port)
+    return passing
 
 
 async def _flush_last(flusher: JournalFlusher) -> None:

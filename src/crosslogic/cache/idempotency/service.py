@@ -17,6 +17,8 @@ import msgspec
 from crosslogic.cache.idempotency.ports import SlotKey, Slots
 from crosslogic.cache.idempotency.slot import Conflict, Join, Replay, Run
 from crosslogic.cache.model import ENTRY_OVERHEAD_BYTES, Recording
+from crosslogic.cache.null import Uncounted
+from crosslogic.cache.ports import CacheObserver
 from crosslogic.kernel.errors import Unavailable
 
 FIRST_POLL_S = 0.02
@@ -52,9 +54,11 @@ class Idempotency:
         join_s: float = 600.0,
         most_joined: int = 1000,
         most_undelivered_bytes: int = 64 * 1024 * 1024,
+        observer: CacheObserver | None = None,
     ) -> None:
         """`renew_s` must be well below the lease of the slots."""
         self._slots = slots
+        self._observer = observer or Uncounted()
         self._loop = asyncio.get_running_loop()
         self._renew_s = renew_s
         self._join_s = join_s
@@ -71,6 +75,19 @@ class Idempotency:
         self, key: SlotKey, fingerprint: bytes, holder: str, alive: Callable[[], bool]
     ) -> Claim | Replay | Problem:
         """Take the slot; or wait for who has it, and say what was answered. `holder` is new for every request."""
+        taken, waited = await self._take(key, fingerprint, holder, alive)
+        if isinstance(taken, Problem):
+            self._observer.key_used(taken)
+        elif isinstance(taken, Claim):
+            self._observer.key_used("run")
+        else:
+            self._observer.key_used("joined" if waited else "replayed")
+        return taken
+
+    async def _take(
+        self, key: SlotKey, fingerprint: bytes, holder: str, alive: Callable[[], bool]
+    ) -> tuple[Claim | Replay | Problem, bool]:
+        """What `claim` returns, and whether another request ran meanwhile."""
         deadline_s = self._loop.time() + self._join_s
         poll_s = FIRST_POLL_S
         waits = False
@@ -80,21 +97,21 @@ class Idempotency:
                 if isinstance(decision, Run):
                     claim = Claim(key, fingerprint, holder)
                     self._held[key] = claim
-                    return claim
+                    return claim, waits
                 if isinstance(decision, Replay):
-                    return decision
+                    return decision, waits
                 if not isinstance(decision, Join):
-                    return Problem.REUSED if isinstance(decision, Conflict) else Problem.NOT_KEPT
+                    return Problem.REUSED if isinstance(decision, Conflict) else Problem.NOT_KEPT, waits
                 if not waits and self.joined >= self._most_joined:
-                    return Problem.IN_USE
+                    return Problem.IN_USE, waits
                 if not alive() or self._loop.time() >= deadline_s:
-                    return Problem.IN_USE
+                    return Problem.IN_USE, waits
                 self.joined += not waits
                 waits = True
                 await self._change_of(key, poll_s)
                 poll_s = min(2 * poll_s, MAX_POLL_S)
         except Unavailable:
-            return Problem.UNSURE
+            return Problem.UNSURE, waits
         except asyncio.CancelledError:
             self._slots.release(key, holder)  # Redis may have given it to us although we never heard of it
             raise

@@ -36,5 +36,10 @@ class Backend(msgspec.Struct, frozen=True):
     """By the name of the field of `NodeLoad`."""
     models_path: str = "/v1/models"
     tokenize_path: str | None = None
+    can_continue: bool = False
+    """It goes on from a partial answer: prompts are taken as they are, and a chat's last message may be the
+    assistant's (`continue_final_message`)."""
+    completion_tokens: int | None = None
+    """The length of a completion for which no maximum is given; None: as long as it gets."""
     accepts_cache_salt: bool = False
     """The body may carry `cache_salt`, which keeps prefix caches of different salts apart (`cache/salt.py`)."""

@@ -14,4 +14,5 @@ SGLANG = Backend(
         "tokens_per_second": Gauge(("sglang:gen_throughput",)),
     },
     tokenize_path="/tokenize",
+    can_continue=True,
 )

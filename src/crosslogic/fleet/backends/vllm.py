@@ -17,5 +17,7 @@ VLLM = Backend(
         "kv_cache_used_ratio": Gauge(("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc"), Fold.MAX),
     },
     tokenize_path="/tokenize",
+    can_continue=True,
+    completion_tokens=16,
     accepts_cache_salt=True,
 )

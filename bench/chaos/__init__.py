@@ -1,0 +1,1 @@
+"""Kills, stops, drains and takes away nodes under load, and holds every answer against that of a calm day."""

@@ -1,0 +1,1 @@
+"""A day of a fleet on spot machines, in virtual time."""

@@ -1,0 +1,1 @@
+"""What is owed and paid: charges, credits, invoices, payments, and their reconciliation."""

@@ -1,0 +1,1 @@
+"""To whom the invoices of an org are addressed, and on which terms."""

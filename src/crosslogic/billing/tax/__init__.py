@@ -1,0 +1,1 @@
+"""Which taxes an invoice bears: rules as dated data, and a pure function of them."""

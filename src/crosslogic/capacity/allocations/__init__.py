@@ -1,0 +1,1 @@
+"""Shares of the machines: GPU memory, CPU cores and concurrency (interface document, `ResourceAllocator`)."""

@@ -1,0 +1,1 @@
+"""Planned deployments and the cluster that runs them."""

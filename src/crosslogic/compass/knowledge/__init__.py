@@ -1,0 +1,1 @@
+"""What was measured: benchmark rows from files, from live runs and with the product, by exact traffic."""

@@ -1,0 +1,1 @@
+"""What a deployment is wanted for, as numbers: shown, edited, validated, stored with its history."""

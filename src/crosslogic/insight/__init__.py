@@ -1,0 +1,1 @@
+"""What people are told unasked: alerts, notifications, what capacity costs against what it earns."""

@@ -1,0 +1,1 @@
+"""Alerts: which facts about spending, credits, payments and capacity somebody has to be told."""
