@@ -186,7 +186,7 @@ def test_what_a_killed_worker_held_of_a_limit_is_given_back(production: Producti
     victim, other = eventually(lambda: pids if len(pids := production.workers()) == 2 else None, 10)
     streams = []
     for _ in range(2):
-        stream = eventually(lambda: production.connection_to(victim), 10)
+        stream = production.dial(victim)
         stream.send(CHAT, chat(max_tokens=5000, stream=True), headers)
         stream.until(lambda data: data.count(b"\n\n") > 3)
         streams.append(stream)

@@ -127,7 +127,7 @@ class Production:
         self.cloud.program.wait_for(serving)
         eventually(lambda: len(self.workers()) == 2)
         for pid in self.workers():
-            eventually(lambda pid=pid: self.connection_to(pid), 20)
+            self.dial(pid).close()
 
     def connection_to(self, worker: int) -> wire.Conversation | None:
         """A connection that this worker has accepted; None when others took all that were tried."""
@@ -148,9 +148,13 @@ class Production:
                 other.close()
         return None
 
+    def dial(self, worker: int) -> wire.Conversation:
+        """A connection to this worker, as soon as it takes one."""
+        return eventually(lambda: self.connection_to(worker), 20)
+
     def ask_worker(self, worker: int, body: object = None, path: str = "", **more: Any) -> wire.Reply:
         """One request that this worker answers."""
-        conversation = eventually(lambda: self.connection_to(worker), 10)
+        conversation = self.dial(worker)
         try:
             conversation.send(path, body, self.cloud.key | more.pop("headers", {}), **more)
             return conversation.rest()
@@ -251,6 +255,7 @@ class Doorway:
 
     def close(self) -> None:
         self.shut()
+        asyncio.run_coroutine_threadsafe(_the_others_end(), self._loop).result(5)
         self._loop.call_soon_threadsafe(self._loop.stop)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -264,11 +269,18 @@ class Doorway:
             away_writer.close()
 
 
+async def _the_others_end() -> None:
+    """Wait until the connections that were cut have noticed it."""
+    if others := asyncio.all_tasks() - {asyncio.current_task()}:
+        await asyncio.wait(others, timeout=2)
+
+
 async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     try:
         while data := await reader.read(65536):
             writer.write(data)
             await writer.drain()
-        writer.write_eof()
+        if not writer.is_closing():
+            writer.write_eof()
     except OSError:
         writer.transport.abort()

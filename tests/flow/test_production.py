@@ -40,7 +40,7 @@ class TestTwoWorkers:
     @pytest.fixture
     def status(self, production: Production, workers: list[int]) -> Iterator[Callable[..., list[int]]]:
         """Asks each worker for the models; gives their statuses."""
-        connections = [eventually(lambda pid=pid: production.connection_to(pid)) for pid in workers]
+        connections = [production.dial(pid) for pid in workers]
 
         def ask(path: str = "", key: dict[str, str] | None = None) -> list[int]:
             found = []
@@ -257,7 +257,7 @@ class TestEnd:
         self, production: Production, workers: list[int], how: str
     ) -> None:
         cloud = production.cloud
-        conversations = [eventually(lambda pid=pid: production.connection_to(pid)) for pid in workers]
+        conversations = [production.dial(pid) for pid in workers]
         for conversation in conversations:
             conversation.send(CHAT, chat(max_tokens=TOKENS, stream=True), cloud.key)
             conversation.until(lambda data: data.count(b"\n\n") > 4)

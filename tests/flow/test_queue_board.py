@@ -2,8 +2,9 @@
 
 import json
 import time
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from functools import partial
 from typing import Any
 
 import httpx
@@ -11,22 +12,33 @@ import pytest
 import yaml
 
 from tests.conftest import _scratch
-from tests.flow.clouds import LLAMA, Cloud, chat
+from tests.flow.clouds import CHAT, LLAMA, Cloud, chat
 from tests.flow.conftest import start_up
 from tests.flow.processes import eventually, run
 from tests.flow.production import Production
+from tests.flow.wire import Conversation
 
+Dial = Callable[[], Conversation]  # opens a connection to one worker
 QUEUED = {"enable_queuing": True, "scheduling": {"max_requests_per_node": 1}}
 
 
 class Seen:
     """A cloud whose only place of a worker is easily taken, and who manages it."""
 
-    def __init__(self, cloud: Cloud, admin_url: str, admin_key: str, data_dir: Path) -> None:
+    def __init__(self, cloud: Cloud, admin_url: str, admin_key: str, workers: list[Dial]) -> None:
         self.cloud = cloud
         self.env = {"CROSSLOGIC_URL": admin_url, "CROSSLOGIC_ADMIN_KEY": admin_key}
-        self.data_dir = data_dir
         self.own = self._own_admin()
+        self._workers = workers
+
+    @contextmanager
+    def occupied(self) -> Iterator[list[Conversation]]:
+        """In each worker one request runs and one waits: whichever takes the next connection, its request waits."""
+        with ExitStack() as left:
+            blocking = [left.enter_context(closing(dial())) for dial in self._workers for _ in range(2)]
+            for conversation in blocking:
+                conversation.send(CHAT, chat(max_tokens=4000, stream=True), self.cloud.key)
+            yield blocking
 
     def _own_admin(self) -> httpx.Client:
         """The client of an administrator of the org whose key the cloud's callers use."""
@@ -50,7 +62,7 @@ def seen(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         config = directory / "crosslogic.yaml"
         config.write_text(yaml.safe_dump(QUEUED))
         cloud = start_up(directory, "--config", config, "--nodes", 2)
-        yield Seen(cloud, cloud.url, cloud.ready["admin_key"], cloud.data_dir)
+        yield Seen(cloud, cloud.url, cloud.ready["admin_key"], [lambda: Conversation(cloud.url)])
         cloud.program.kill()
         return
     for database_url in _scratch(request.getfixturevalue("_postgres")):
@@ -58,40 +70,39 @@ def seen(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         shape.config |= QUEUED
         with shape as running:
             key = running.env["CROSSLOGIC_AUTH__ADMIN_KEY"]
-            yield Seen(running.cloud, str(running.cloud.admin.base_url), key, directory)
+            dials = [partial(running.dial, worker) for worker in running.workers()]
+            yield Seen(running.cloud, str(running.cloud.admin.base_url), key, dials)
 
 
 def test_who_waits_is_seen_with_position_and_taken_out(seen: Seen) -> None:
     cloud, own = seen.cloud, seen.own
-    blocking = [cloud.begin(chat(max_tokens=4000, stream=True)) for _ in range(8)]
-    first = cloud.begin(chat(max_tokens=1), headers={"x-request-id": "waits-1"})
-    eventually(lambda: own.get("/api/v1/queue/waits-1").status_code == 200)
-    second = cloud.begin(chat(max_tokens=1), headers={"x-request-id": "waits-2"})
-    standing = eventually(lambda: _found(own.get("/api/v1/queue/waits-2")))
-    assert standing["position"] >= 1
-    assert standing["model"] == LLAMA
-    assert standing["request_id"] != "waits-2" == standing["client_request_id"]
-    listed = own.get("/api/v1/queue", params={"model": LLAMA}).json()["data"]
-    assert {"waits-1", "waits-2"} <= {row["client_request_id"] for row in listed}
-    (row,) = eventually(lambda: [r for r in seen.command("list", "--model", LLAMA, "--json") if r["waiting"] >= 2])
-    assert row["running"] >= 1
-    assert row["oldest_wait_s"] > 0
-    assert row["waiting"] + row["running"] == len(blocking) + 2
-    assert "waits-2" in seen.command("requests")
+    with seen.occupied() as blocking:
+        first = cloud.begin(chat(max_tokens=1), headers={"x-request-id": "waits-1"})
+        eventually(lambda: own.get("/api/v1/queue/waits-1").status_code == 200)
+        second = cloud.begin(chat(max_tokens=1), headers={"x-request-id": "waits-2"})
+        standing = eventually(lambda: _found(own.get("/api/v1/queue/waits-2")))
+        assert standing["position"] >= 1
+        assert standing["model"] == LLAMA
+        assert standing["request_id"] != "waits-2" == standing["client_request_id"]
+        listed = own.get("/api/v1/queue", params={"model": LLAMA}).json()["data"]
+        assert {"waits-1", "waits-2"} <= {row["client_request_id"] for row in listed}
+        (row,) = eventually(lambda: [r for r in seen.command("list", "--model", LLAMA, "--json") if r["waiting"] >= 2])
+        assert row["running"] >= 1
+        assert row["oldest_wait_s"] > 0
+        assert row["waiting"] + row["running"] == len(blocking) + 2
+        assert "waits-2" in seen.command("requests")
 
-    began_s = time.monotonic()
-    assert own.delete("/api/v1/queue/waits-1").status_code == 202
-    refused = first.rest()
-    assert (refused.status, refused.json["error"]["code"]) == (410, "removed_from_queue")
-    assert time.monotonic() - began_s < 20
-    eventually(lambda: own.get("/api/v1/queue/waits-1").status_code == 404)
-    assert own.delete("/api/v1/queue/waits-1").status_code == 404
-    assert "taken out" in seen.command("remove", standing["request_id"])
-    assert second.rest().status == 410
-    removed = cloud.admin.get("/admin/audit", params={"action": "queue.remove"}).json()["data"]
-    assert {entry["actor_kind"] for entry in removed} == {"key", "operator"}
-    for conversation in blocking:
-        conversation.close()
+        began_s = time.monotonic()
+        assert own.delete("/api/v1/queue/waits-1").status_code == 202
+        refused = first.rest()
+        assert (refused.status, refused.json["error"]["code"]) == (410, "removed_from_queue")
+        assert time.monotonic() - began_s < 20
+        eventually(lambda: own.get("/api/v1/queue/waits-1").status_code == 404)
+        assert own.delete("/api/v1/queue/waits-1").status_code == 404
+        assert "taken out" in seen.command("remove", standing["request_id"])
+        assert second.rest().status == 410
+        removed = cloud.admin.get("/admin/audit", params={"action": "queue.remove"}).json()["data"]
+        assert {entry["actor_kind"] for entry in removed} == {"key", "operator"}
     eventually(lambda: seen.command("list", "--json") == [])
     eventually(lambda: cloud.running(LLAMA) == 0)
 

@@ -61,7 +61,7 @@ def redis(request: pytest.FixtureRequest, cloud: Production) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def said(cloud: Production) -> Iterator[Callable[[str], list[str]]]:
     """What each worker says to a chat request with this token: its status, and the code of its refusal."""
-    connections = [eventually(lambda pid=pid: cloud.connection_to(pid)) for pid in cloud.workers()]
+    connections = [cloud.dial(pid) for pid in cloud.workers()]
 
     def ask(token: str) -> list[str]:
         found = []
