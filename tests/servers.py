@@ -10,7 +10,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -20,6 +19,8 @@ from pathlib import Path
 
 import asyncpg
 import redis
+
+from tests.ports import free_port
 
 POSTGRES_PORT = int(os.environ.get("CROSSLOGIC_TEST_POSTGRES_PORT", "5432"))
 REDIS_PORT = int(os.environ.get("CROSSLOGIC_TEST_REDIS_PORT", "6379"))
@@ -80,12 +81,6 @@ def _redis_answers(url: str) -> bool:
         return False
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @contextmanager
 def _own_postgres() -> Iterator[str]:
     with tempfile.TemporaryDirectory(prefix="crosslogic-pg-", ignore_cleanup_errors=True) as scratch:
@@ -135,7 +130,7 @@ def _postgres_programs() -> Path:
 
 
 def _run_postgres(programs: Path, data: Path, uid: int | None) -> Iterator[str]:
-    port = _free_port()
+    port = free_port()
     log = (data.parent / "log").open("wb+")
     common = {"user": uid, "group": uid, "cwd": data, "stdin": subprocess.DEVNULL, "stdout": log, "stderr": log}
     subprocess.run(
@@ -157,7 +152,7 @@ def _run_postgres(programs: Path, data: Path, uid: int | None) -> Iterator[str]:
 @contextmanager
 def _own_redis() -> Iterator[str]:
     with tempfile.TemporaryDirectory(prefix="crosslogic-redis-") as scratch:
-        port = _free_port()
+        port = free_port()
         arguments = ["--port", str(port), "--bind", "127.0.0.1", "--dir", scratch, "--save", "", "--appendonly", "no"]
         with (Path(scratch) / "log").open("wb+") as log:
             server = subprocess.Popen([_redis_program(), *arguments], stdin=subprocess.DEVNULL, stdout=log, stderr=log)

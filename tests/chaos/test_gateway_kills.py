@@ -21,7 +21,7 @@ from crosslogic.gateway.relay import MARK_TOKENS
 from tests.conftest import _scratch
 from tests.flow import wire
 from tests.flow.clouds import CHAT, Row, chat
-from tests.flow.processes import eventually
+from tests.flow.processes import START_TIMEOUT_S, eventually
 from tests.flow.production import Production
 
 pytestmark = pytest.mark.chaos
@@ -106,7 +106,7 @@ class Killer:
 
     def run(self) -> None:
         for _ in range(KILLS):
-            victim = eventually(self._victim, 30, 0.05)
+            victim = eventually(self._victim, START_TIMEOUT_S, 0.05)  # both may have to start anew
             time.sleep(self._rng.uniform(0.1, 0.9))
             os.kill(victim, signal.SIGKILL)
             self.killed.append(victim)

@@ -2,7 +2,6 @@
 
 import asyncio
 import signal
-import socket
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -11,6 +10,7 @@ from pathlib import Path
 import redis.asyncio
 
 from tests import servers
+from tests.ports import free_port
 
 
 async def eventually(holds: Callable[[], bool | Awaitable[bool]], within_s: float = 5.0) -> None:
@@ -27,9 +27,7 @@ class OwnRedis:
     """A redis-server process without persistence."""
 
     def __init__(self, directory: Path, *options: str) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = int(probe.getsockname()[1])
+        self.port = free_port()
         self._directory = directory
         self._options = options
         self._process: subprocess.Popen[bytes] | None = None
@@ -104,7 +102,7 @@ class Wire:
         self._pumps: set[asyncio.Task[None]] = set()
         self.swallow = False
         self.swallowed = 0
-        self.port = 0
+        self.port = free_port()
 
     @property
     def url(self) -> str:
@@ -112,7 +110,6 @@ class Wire:
 
     async def start(self, **tls: object) -> None:
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port, **tls)
-        self.port = self._server.sockets[0].getsockname()[1]
 
     async def cut(self) -> None:
         """Close every connection, and accept none."""

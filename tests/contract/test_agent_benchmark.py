@@ -7,7 +7,7 @@ from crosslogic.agent.model import Capacity
 from crosslogic.simulator.node import NodeOptions, SimulatedNode
 from crosslogic.simulator.profile import find_profile
 from tests.flow.clouds import LLAMA
-from tests.flow.processes import free_port
+from tests.ports import free_port
 
 
 async def measured(speedup: float) -> Capacity:

@@ -7,7 +7,7 @@ import pytest
 from crosslogic.agent.metadata import Metadata
 from crosslogic.agent.model import MetadataAddresses, Place
 from tests.clouds_metadata import MetadataServer
-from tests.flow.processes import free_port
+from tests.ports import free_port
 
 PLACES = {
     "aws": Place("aws", "ap-south-1", "ap-south-1b", "g6e.xlarge", True),

@@ -18,7 +18,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.flow.processes import free_port
+from tests.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 HERE = ROOT / ".venv-clouds"

@@ -24,6 +24,7 @@ from crosslogic.kernel.errors import NotFound
 from crosslogic.kernel.ids import NodeId
 from crosslogic.store.engine import create_engine
 from crosslogic.store.tables import nodes
+from tests.ports import free_port
 
 QUICK = Timing(watch_interval_s=0.02, probe_interval_s=0.05, starting_interval_s=0.02, probe_timeout_s=0.5)
 
@@ -36,7 +37,7 @@ class Server:
         self.key = key
         self.asked: list[str] = []
         self.delay_s = 0.0
-        self._port = 0
+        self._port = free_port()
         self._server: asyncio.Server | None = None
 
     @property
@@ -45,7 +46,6 @@ class Server:
 
     async def start(self) -> None:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", self._port)
-        self._port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:
         if self._server is not None:

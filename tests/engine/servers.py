@@ -14,7 +14,8 @@ import httpx
 import pytest
 
 from tests.flow.clouds import node_metric
-from tests.flow.processes import eventually, free_port
+from tests.flow.processes import eventually
+from tests.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 VENV = ROOT / os.environ.get("CROSSLOGIC_ENGINE_VENV", ".venv-engine")

@@ -14,9 +14,10 @@ import yaml
 
 from tests.conftest import _scratch
 from tests.flow.clouds import EmbeddedCloud
-from tests.flow.processes import Program, free_port
+from tests.flow.processes import Program
 from tests.flow.production import Production
 from tests.flow.scripted import ScriptedNodes
+from tests.ports import free_port
 
 SCRIPTED_NODES = 5
 TUNED = {

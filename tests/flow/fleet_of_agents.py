@@ -13,7 +13,8 @@ import yaml
 
 from tests.flow import wire
 from tests.flow.clouds import LLAMA, chat
-from tests.flow.processes import Program, eventually, free_port, run
+from tests.flow.processes import Program, eventually, run
+from tests.ports import free_port
 
 CHAT = "/v1/chat/completions"
 

@@ -5,7 +5,6 @@ Invariant: what a test session started is gone when it ends; nodes and workers e
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,12 +16,6 @@ CROSSLOGIC = Path(sys.executable).parent / "crosslogic"
 START_TIMEOUT_S = 60.0
 
 Found = TypeVar("Found")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def eventually(find: Callable[[], Found | None], timeout_s: float = 10.0, interval_s: float = 0.02) -> Found:

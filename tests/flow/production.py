@@ -20,7 +20,8 @@ import yaml
 
 from tests.flow import wire
 from tests.flow.clouds import LLAMA, QWEN, ProductionCloud
-from tests.flow.processes import Program, eventually, free_port, run
+from tests.flow.processes import Program, eventually, run
+from tests.ports import free_port
 from tests.servers import _redis_program
 
 PLENTY = {"requests_per_minute": 1_000_000, "tokens_per_minute": 1_000_000_000, "concurrency": 100_000}

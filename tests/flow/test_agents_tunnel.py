@@ -9,7 +9,8 @@ import pytest
 
 from tests.conftest import _scratch
 from tests.flow.fleet_of_agents import AgentFleet
-from tests.flow.processes import Program, eventually, free_port, run
+from tests.flow.processes import Program, eventually, run
+from tests.ports import free_port
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.flow.processes import Program, free_port
+from tests.flow.processes import Program
 from tests.flow.test_cli_admin import Command, crosslogic, data_dir
+from tests.ports import free_port
 
 __all__ = ["crosslogic", "data_dir"]  # fixtures
 

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,14 +13,9 @@ from typing import Any
 import pytest
 
 from crosslogic.cli.main import run
+from tests.ports import free_port
 
 Command = Callable[..., Any]
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +26,7 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     arguments = [
         "up",
         "--port",
-        str(_free_port()),
+        str(free_port()),
         "--data-dir",
         str(directory),
         "--nodes",

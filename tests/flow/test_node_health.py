@@ -12,7 +12,8 @@ import yaml
 
 from tests.flow.clouds import CHAT, LLAMA, EmbeddedCloud, chat
 from tests.flow.conftest import start_up
-from tests.flow.processes import Program, eventually, free_port, run
+from tests.flow.processes import Program, eventually, run
+from tests.ports import free_port
 
 Row = dict[str, Any]
 

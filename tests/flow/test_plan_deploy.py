@@ -15,8 +15,9 @@ import yaml
 from crosslogic.cli.main import run
 from tests.fake_kubernetes import TOKEN, State, kubernetes_server
 from tests.flow.conftest import start_up
-from tests.flow.processes import Program, free_port
+from tests.flow.processes import Program
 from tests.planner_samples import LLAMA
+from tests.ports import free_port
 
 Command = Callable[..., Any]
 WISH = "a chatbot for 1000 users with Llama-3.1-8B-Instruct on H100, first token within 500 ms"

@@ -10,7 +10,8 @@ import yaml
 from tests.flow import wire
 from tests.flow.clouds import CHAT, EmbeddedCloud, chat
 from tests.flow.conftest import start_up
-from tests.flow.processes import Program, eventually, free_port
+from tests.flow.processes import Program, eventually
+from tests.ports import free_port
 
 MODEL = "meta-llama/Llama-3.1-8B-Instruct"
 REGIONS = ("ap-south-1", "ap-southeast-1", "eu-central-1")

@@ -13,7 +13,8 @@ import pytest
 from tests.conftest import _scratch
 from tests.flow.clouds import LLAMA
 from tests.flow.fleet_of_agents import AgentFleet, joined
-from tests.flow.processes import eventually, free_port, run
+from tests.flow.processes import eventually, run
+from tests.ports import free_port
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,8 @@ import pytest
 from tests.flow import wire
 from tests.flow.clouds import LLAMA, EmbeddedCloud, chat
 from tests.flow.conftest import start_up
-from tests.flow.processes import Program, eventually, free_port, run
+from tests.flow.processes import Program, eventually, run
+from tests.ports import free_port
 
 
 class TestBanner:

@@ -16,6 +16,7 @@ from crosslogic.cli.main import run
 from crosslogic.cli.preflight import directory_held, raise_open_files, require_directory, require_port
 from crosslogic.kernel.errors import ConfigurationError
 from crosslogic.settings import Settings, SettingsSource, load_settings
+from tests import ports
 
 
 @pytest.fixture
@@ -28,9 +29,7 @@ def taken_port() -> Iterator[int]:
 
 @pytest.fixture
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    return ports.free_port()
 
 
 @pytest.fixture
