@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
-from tests.flow.processes import free_port
+from tests.ports import free_port
 from tests.servers import _copied, _postgres_programs
 
 START_S = 120.0

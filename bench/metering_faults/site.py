@@ -24,8 +24,9 @@ from typing import Any
 import httpx
 import yaml
 from tests.flow.clouds import LLAMA
-from tests.flow.processes import Program, free_port, run
+from tests.flow.processes import Program, run
 from tests.flow.production import PLENTY, Redis, _command_line
+from tests.ports import free_port
 
 from bench.metering_faults.clocks import WallClock
 from bench.metering_faults.disks import Disk
