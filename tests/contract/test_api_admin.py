@@ -38,6 +38,7 @@ from crosslogic.compass.outcomes.service import OutcomeService
 from crosslogic.compass.outcomes.sql import OutcomesSql
 from crosslogic.compass.ranking.service import PlanningService
 from crosslogic.fleet.registry import Registry
+from crosslogic.insight.anomalies.sql import AnomaliesSql
 from crosslogic.insight.finops.sql import FinopsSql
 from crosslogic.insight.notices.channels import ChannelService
 from crosslogic.kernel.clock import Clock, ManualClock
@@ -87,6 +88,7 @@ def services_on(engine: AsyncEngine) -> ApiServices:
         deployed=deployed_on(engine, clock, planning),
         models=ModelRegistry(engine, HASH, clock),
         channels=ChannelService(engine, HASH, clock),
+        anomalies=AnomaliesSql(engine),
         finops=FinopsSql(engine),
         admin_key_hash=HASH(ADMIN_KEY.encode()),
         hash_key=HASH,

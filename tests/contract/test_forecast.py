@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
@@ -11,12 +11,17 @@ import pytest_asyncio
 from sqlalchemy import insert, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from crosslogic.compass.ranking.scaling import ScalingAction, Urgency
 from crosslogic.fleet.model import NodeStatus
+from crosslogic.insight.forecast.model import ScalingRecommendation
 from crosslogic.insight.forecast.service import CapacityPlanner
 from crosslogic.insight.notices.outbox import Outbox
-from crosslogic.jobs.forecast import ForecastJob
+from crosslogic.jobs.forecast import ForecastJob, Looking, replicas_for
 from crosslogic.kernel.clock import ManualClock
-from crosslogic.store.tables import nodes, notices, usage_hourly
+from crosslogic.orchestration.model import WHOLE, Deployment, DeploymentId, DeploymentStatus
+from crosslogic.orchestration.registry import ModelRegistry
+from crosslogic.store.tables import deployments, nodes, notices, usage_hourly
+from crosslogic.tenancy import keys
 from tests.contract.test_api_admin import HEADERS, client_of, error_of, services_on
 from tests.unit.test_forecast import trace
 
@@ -54,6 +59,18 @@ def hourly(model: str, counts: Any, until: datetime, **fields: Any) -> list[dict
 class House:
     def __init__(self, engine: AsyncEngine, client: httpx.AsyncClient, planner: CapacityPlanner, now: datetime) -> None:
         self.engine, self.client, self.planner, self.now = engine, client, planner, now
+        self.clock = ManualClock()
+        self.clock.advance((now - self.clock.now()).total_seconds() + 60)
+        self.models = ModelRegistry(engine, keys.key_hasher(None), self.clock)
+
+    def job(self, looking: Looking | None) -> ForecastJob:
+        return ForecastJob(self.planner, Outbox(self.engine), self.clock, self.models, lambda: looking)
+
+    async def flood(self) -> None:
+        """Of yesterday, on nodes that carry a tenth of it."""
+        async with self.engine.begin() as conn:
+            rows = hourly(LLAMA, np.full(100, 400_000), self.now, org_id="org_3")
+            await conn.execute(insert(usage_hourly), rows)
 
     async def get(self, what: str, **query: Any) -> Any:
         answer = await self.client.get(f"{BASE}/{what}", params=query)
@@ -130,16 +147,51 @@ async def test_nonsense_is_refused(house: House) -> None:
 
 
 async def test_operators_are_told_once_when_nodes_will_be_too_few(house: House) -> None:
-    """A flood of yesterday, on nodes that carry a tenth of it."""
-    async with house.engine.begin() as conn:
-        flood = hourly(LLAMA, np.full(100, 400_000), house.now, org_id="org_3")
-        await conn.execute(insert(usage_hourly), flood)
-    clock = ManualClock()
-    clock.advance((house.now - clock.now()).total_seconds() + 60)
-    job = ForecastJob(house.planner, Outbox(house.engine), clock)
+    await house.flood()
+    job = house.job(Looking(3, scale=False))
     assert await job.round() == 2  # the other model has only what is left of the same nodes
     assert await job.round() == 0
     async with house.engine.connect() as conn:
         rows = (await conn.execute(select(notices).order_by(notices.c.title))).mappings().all()
     assert {(row["kind"], row["org_id"], row["severity"]) for row in rows} == {("capacity_forecast", None, "error")}
     assert LLAMA in rows[1]["title"]
+
+
+async def test_without_capacity_planning_nobody_is_told(house: House) -> None:
+    await house.flood()
+    assert await house.job(None).round() == 0
+    assert (await house.get("scaling"))["recommendations"]  # whoever asks is answered
+
+
+async def test_where_it_is_wished_deployments_want_more_replicas_and_never_many_at_once(house: House) -> None:
+    await house.models.register(LLAMA, "1")
+    made = await house.models.deploy(LLAMA, replicas=2)
+    async with house.engine.begin() as conn:
+        await conn.execute(deployments.update().values(status=DeploymentStatus.READY.value))
+    await house.flood()
+    await house.job(Looking(1, scale=False)).round()
+    assert (await house.models.deployment(made.id)).replicas == 2
+    for expected in (4, 8):
+        await house.job(Looking(1, scale=True)).round()
+        assert (await house.models.deployment(made.id)).replicas == expected
+
+
+def advice(action: ScalingAction, target: int) -> ScalingRecommendation:
+    return ScalingRecommendation(LLAMA, "eu", action, 4.0, target, Urgency.LOW, "why")
+
+
+def deployment(replicas: int = 4, share: int = WHOLE, status: DeploymentStatus = DeploymentStatus.READY) -> Deployment:
+    at = datetime(2026, 3, 1, tzinfo=UTC)
+    return Deployment(DeploymentId("dep_1"), LLAMA, "1", status, replicas, share, at, at)
+
+
+def test_replicas_go_down_one_by_one_and_stay_while_a_rollout_decides() -> None:
+    up, down, stay = (advice(action, to) for action, to in zip(ScalingAction, (6, 1, 3), strict=True))
+    one = deployment()
+    assert replicas_for([up], [one]) == (one, 6)
+    assert replicas_for([down], [one]) == (one, 3)
+    assert replicas_for([stay], [one]) is None  # a node that is missing is on its way
+    assert replicas_for([up], [one, deployment()]) is None
+    assert replicas_for([up], [deployment(share=500)]) is None
+    assert replicas_for([up], [deployment(status=DeploymentStatus.DRAINING)]) is None
+    assert replicas_for([down], [deployment(replicas=1)]) is None

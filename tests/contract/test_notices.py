@@ -85,11 +85,11 @@ class Post:
         self.channels = ChannelService(engine, HASH, self.clock, private=True)
         self.outbox = Outbox(engine)
         self.client = OutboundClient(allow=lambda _: True)
-        urls = WebhookSender(self.client, self.clock.now)
+        urls = WebhookSender(self.client, self.clock.now, pagerduty_url=url + "/v2/enqueue")
         mail = EmailSender(SmtpServer("127.0.0.1", smtp_port, "cloud@example.com"))
         self.dispatcher = Dispatcher(
             self.outbox,
-            {ChannelKind.EMAIL: mail, ChannelKind.SLACK: urls, ChannelKind.WEBHOOK: urls},
+            {kind: mail if kind is ChannelKind.EMAIL else urls for kind in ChannelKind},
             self.clock,
         )
 
@@ -188,6 +188,21 @@ class TestDelivering:
         assert "Subject: 80 % of the budget is spent" in mail
         ((_, body),) = post.receiver.received
         assert "80.00 of 100.00 USD." in json.loads(body)["text"]
+
+    async def test_pagerduty_gets_an_event_with_its_key(self, post: Post) -> None:
+        with pytest.raises(InvalidRequest, match="integration key"):
+            await post.channels.add(None, "pager", ChannelKind.PAGERDUTY, "https://events.example/v2")
+        await post.channels.add(None, "pager", ChannelKind.PAGERDUTY, "R0" * 16)
+        post.receiver.answers = [202]
+        notice = post.notice()
+        await post.outbox.raise_all([notice])
+        assert await post.dispatcher.round() == 1
+        ((_, body),) = post.receiver.received
+        event = json.loads(body)
+        assert (event["routing_key"], event["event_action"], event["dedup_key"]) == ("R0" * 16, "trigger", notice.id)
+        assert event["payload"]["summary"] == notice.title
+        assert event["payload"]["severity"] == "warning"
+        assert event["payload"]["custom_details"] == {"text": notice.text, "percent": 80}
 
     async def test_what_fails_is_tried_again_later_under_the_same_id(self, post: Post) -> None:
         channel = await post.webhook()

@@ -22,6 +22,10 @@ def test_keys_can_be_switched_off_and_on(tmp_path: Path) -> None:
         eventually(lambda: status() == 200)
         config.write_text("enable_auth: true\nenable_caching: true\n")
         eventually(lambda: status() == 401)
+        config.write_text(
+            "enable_caching: true\nanomaly_detection: {enabled: true}\ncapacity_planning: {enabled: true}\n"
+        )
+        eventually(lambda: "reloaded capacity_planning, anomaly_detection" in cloud.program.log.read_text())
         eventually(lambda: "changes of enable_caching take effect after a restart" in cloud.program.log.read_text())
     finally:
         cloud.program.kill()

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Depends, FastAPI
 from crosslogic.api import (
     agents,
     allocations,
+    anomalies,
     audit,
     billing,
     cache,
@@ -86,6 +87,7 @@ ADMIN_ROUTERS = (
     agents.router,
     finops.router,
     forecast.router,
+    anomalies.router,
     allocations.router,
     allocations.resources_router,
     catalog.router,

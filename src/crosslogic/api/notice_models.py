@@ -15,7 +15,7 @@ Chosen = Literal[ChannelStatus.ACTIVE, ChannelStatus.SUSPENDED]
 class ChannelCreate(Body):
     name: Word
     kind: ChannelKind
-    target: Target = Field(description="e-mail address, or https:// URL of a public host")
+    target: Target = Field(description="e-mail address, https:// URL of a public host, or integration key of PagerDuty")
     notices: list[NoticeKind] = Field(default=[], description="empty: all")
 
 

@@ -33,6 +33,7 @@ from crosslogic.fleet.agents import Agents
 from crosslogic.fleet.heartbeats import Heartbeats
 from crosslogic.fleet.registry import Registry
 from crosslogic.fleet.trust import Trust
+from crosslogic.insight.anomalies.sql import AnomaliesSql
 from crosslogic.insight.finops.sql import FinopsSql
 from crosslogic.insight.forecast.service import CapacityPlanner
 from crosslogic.insight.notices.channels import ChannelService
@@ -148,6 +149,7 @@ class ApiServices:
     compass: CompassService | None = None  # the planner
     deployed: Deployed | None = None
     forecast: CapacityPlanner | None = None
+    anomalies: AnomaliesSql | None = None
     catalog: CatalogStore | None = None  # what was imported into the planner's catalogue
     regions: Regions = field(default_factory=lambda: Regions(load_regions()))
 

@@ -38,6 +38,38 @@ def list_notices(
 
 @app.command()
 @with_management
+def anomalies(
+    api: Management,
+    kind: Annotated[str | None, typer.Option(help="Only of this type, such as `latency_spike`.")] = None,
+    since: Annotated[str | None, typer.Option(help="Only what went on after this instant.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=500, help="The newest so many.")] = 50,
+    as_json: JsonOption = False,
+) -> None:
+    """What was unusual in usage and service, newest first; looked for with `anomaly_detection.enabled`."""
+    rows = api.get("/admin/anomalies", kind=kind, since=since, limit=limit)["data"]
+    if as_json:
+        print_json(rows)
+        return
+    print_table(
+        ("since", "until", "type", "model", "region", "severity", "what"),
+        (
+            (
+                row["started_at"],
+                row["ended_at"] or "goes on",
+                row["kind"],
+                row["model"],
+                row["region"],
+                row["severity"],
+                row["description"],
+            )
+            for row in rows
+        ),
+        nothing="nothing was unusual",
+    )
+
+
+@app.command()
+@with_management
 def channels(api: Management, as_json: JsonOption = False) -> None:
     """Where operators are told. Organisations choose for themselves, at `/api/v1/notification-channels`."""
     rows = list(api.rows(_CHANNELS))
@@ -56,8 +88,8 @@ def channels(api: Management, as_json: JsonOption = False) -> None:
 def add(
     api: Management,
     name: Annotated[str, typer.Argument(help="Name for people.")],
-    kind: Annotated[str, typer.Option(help="email, slack or webhook.")],
-    target: Annotated[str, typer.Option(help="E-mail address or https:// URL.")],
+    kind: Annotated[str, typer.Option(help="email, slack, pagerduty or webhook.")],
+    target: Annotated[str, typer.Option(help="E-mail address, https:// URL, or integration key of PagerDuty.")],
     notice: KindsOption = None,
     as_json: JsonOption = False,
 ) -> None:

@@ -26,6 +26,7 @@ from crosslogic.coordination.sql import SqlProcesses
 from crosslogic.fleet import trust_sql
 from crosslogic.insight.notices.dispatcher import Dispatcher
 from crosslogic.jobs.alerts import AlertsJob
+from crosslogic.jobs.anomalies import AnomaliesJob
 from crosslogic.jobs.data_health import DataHealthJob
 from crosslogic.jobs.dunning import Dunning
 from crosslogic.jobs.finops import COUNT_EVERY_S, FinopsJob
@@ -165,6 +166,11 @@ def finops_jobs(finops: FinopsJob) -> tuple[Job, ...]:
 def forecast_jobs(forecast: ForecastJob) -> tuple[Job, ...]:
     """Of the control process: whether the nodes will do is looked at once an hour."""
     return (Job("capacity forecast", 3600.0, forecast.round, timeout_s=600.0),)
+
+
+def anomaly_jobs(anomalies: AnomaliesJob) -> tuple[Job, ...]:
+    """Of the control process: each ten minutes of service are looked at once they are over."""
+    return (Job("anomalies", 30.0, anomalies.round, timeout_s=300.0),)
 
 
 def data_health_jobs(health: DataHealthJob) -> tuple[Job, ...]:

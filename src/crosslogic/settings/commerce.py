@@ -327,21 +327,34 @@ class DistributedSettings(Section):
     etcd_endpoints: Texts = Field(default=(), description="`http://host:2379` of each etcd, for `etcd`.")
     kubernetes_namespace: str = Field(default="default", description="Where the Lease lives, for `kubernetes`.")
     lease_ttl_s: Seconds = Field(default=6.0, description="A leader that died is followed after this and a third.")
-    rebalance_interval_s: Seconds = Field(default=300.0, description="How often models are moved.")
+    rebalance_interval_s: Seconds = Field(
+        default=300.0, description="No effect: nodes say themselves what they serve, so nothing of theirs is moved."
+    )
 
 
 class CapacityPlanningSettings(Section):
-    """Forecasts."""
+    """Whether the [forecast](forecast.md) is looked at by itself, hour by hour. It answers who asks in any case."""
 
-    enabled: Truth = Field(default=False, description="Forecast load.")
-    forecast_horizon_s: Seconds = Field(default=86400.0, description="How far ahead.")
-    prediction_model: Literal["linear", "arima", "ml"] = Field(default="linear", description="How.")
-    auto_scaling_enabled: Truth = Field(default=False, description="Act on the forecast.")
+    enabled: Truth = Field(default=False, description="Tell operators of models whose nodes will be too few.")
+    forecast_horizon_s: Annotated[Seconds, Field(le=14 * 86400.0)] = Field(
+        default=86400.0, description="How far ahead, in whole days, up to 14."
+    )
+    prediction_model: Literal["linear", "arima", "ml"] = Field(
+        default="linear",
+        description="Level, course and trend; a seasonal autoregression; or whichever of both erred least so far.",
+    )
+    auto_scaling_enabled: Truth = Field(
+        default=False, description="Change the replicas that deployments of models want, as the forecast advises."
+    )
 
 
 class AnomalyDetectionSettings(Section):
-    """Alerts on unusual usage."""
+    """Notices of what is [unusual](anomalies.md) in usage and service."""
 
     enabled: Truth = Field(default=False, description="Look for anomalies.")
-    sensitivity_level: Real = Field(default=1.0, description="Higher finds more.")
-    alert_channels: Texts = Field(default=(), description="`email`, `slack`, `pagerduty`.")
+    sensitivity_level: Annotated[Real, Field(gt=0, le=10)] = Field(
+        default=1.0, description="Higher finds more: 2 halves what it takes."
+    )
+    alert_channels: Annotated[tuple[Literal["email", "slack", "pagerduty", "webhook"], ...], list_as_tuple] = Field(
+        default=(), description="Only to operators' channels of these kinds; empty: to all of them."
+    )

@@ -14,11 +14,7 @@ Path = tuple[str, ...]
 
 _OFF_ONLY = ("enable_distributed",)
 _ON_ONLY = ("enable_multi_tenant", "enable_cost_tracking", "enable_multi_model")
-_UNUSED: tuple[Path, ...] = (
-    ("distributed", "rebalance_interval_s"),
-    ("capacity_planning",),
-    ("anomaly_detection",),
-)
+_UNUSED: tuple[Path, ...] = (("distributed", "rebalance_interval_s"),)
 
 
 def warnings(settings: Settings) -> list[str]:

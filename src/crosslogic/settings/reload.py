@@ -1,16 +1,33 @@
-"""What may change while the program runs: rates, models, prices, keys on or off, fallback chains.
+"""What may change while the program runs: rates, models, prices, keys on or off, fallback chains, what is foreseen
+and looked for.
 
 Invariant: whatever is not in `Reloadable` keeps its value until a restart, and a change of it is reported.
 """
 
 import msgspec
 
-from crosslogic.settings.commerce import ModelSettings, PriceSettings, TierSettings
+from crosslogic.settings.commerce import (
+    AnomalyDetectionSettings,
+    CapacityPlanningSettings,
+    ModelSettings,
+    PriceSettings,
+    TierSettings,
+)
 from crosslogic.settings.limits import LimitsSettings
 from crosslogic.settings.model import Settings
 from crosslogic.settings.sections import SchedulingSettings, TimeoutSettings
 
-_RELOADABLE = ("enable_auth", "limits", "models", "prices", "tiers", "scheduling", "timeouts")
+_RELOADABLE = (
+    "enable_auth",
+    "limits",
+    "models",
+    "prices",
+    "tiers",
+    "scheduling",
+    "timeouts",
+    "capacity_planning",
+    "anomaly_detection",
+)
 # Of these, what is built into objects that live as long as the process.
 _NOT_RELOADED = {
     "scheduling": ("max_requests_per_node",),
@@ -28,6 +45,8 @@ class Reloadable(msgspec.Struct, frozen=True):
     tiers: tuple[TierSettings, ...]
     scheduling: SchedulingSettings
     timeouts: TimeoutSettings
+    capacity_planning: CapacityPlanningSettings
+    anomaly_detection: AnomalyDetectionSettings
 
 
 def reloadable(settings: Settings) -> Reloadable:
@@ -39,6 +58,8 @@ def reloadable(settings: Settings) -> Reloadable:
         tiers=settings.tiers,
         scheduling=settings.scheduling,
         timeouts=settings.timeouts,
+        capacity_planning=settings.capacity_planning,
+        anomaly_detection=settings.anomaly_detection,
     )
 
 

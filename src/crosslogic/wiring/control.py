@@ -13,6 +13,7 @@ from crosslogic.metering.live.boards import SqlLive
 from crosslogic.net.asgi import AsgiBridge
 from crosslogic.net.server import HttpServer
 from crosslogic.settings.model import Settings
+from crosslogic.settings.watch import SettingsWatcher
 from crosslogic.store.engine import create_engine
 from crosslogic.telemetry.metrics import SCHEMA, Metrics
 from crosslogic.telemetry.slots import Slots
@@ -27,7 +28,7 @@ from crosslogic.wiring.queue import new_board
 
 def run_control(settings: Settings) -> None:
     """Run until SIGINT or SIGTERM; ends the process."""
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # asks others to reload; there is nothing here that could
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # asks others to reload, until settings can be reloaded here, too
     sys.exit(run_until_stopped(lambda stop: _control(settings, stop)))
 
 
@@ -70,6 +71,8 @@ async def _control(settings: Settings, stop: asyncio.Event) -> int:
         port = await server.listen(settings.control.host, settings.control.port)
         sys.stdout.write(f"management API on http://{settings.control.host}:{port}\n")
         sys.stdout.flush()
+        watcher = SettingsWatcher(settings, management.reconfigure)
+        background.start("settings", watcher.run())
         await stop.wait()
         await server.close(settings.server.drain_s)
     finally:

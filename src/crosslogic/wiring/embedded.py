@@ -178,7 +178,7 @@ class _EmbeddedCloud:
         server = HttpServer(gateway.handler, translate.server_limits(settings), translate.trusted_proxies(settings))
         port = await server.listen(settings.server.host, settings.server.port)
         stack.push_async_callback(server.close, settings.server.drain_s)
-        watcher = SettingsWatcher(settings, lambda new: self._reload(gateway, new), reload_on_hangup=False)
+        watcher = SettingsWatcher(settings, lambda new: self._reload(gateway, management, new), reload_on_hangup=False)
         background.start("settings", watcher.run())
         credentials.base_url = f"http://{_reachable(settings.server.host)}:{port}"
         write_credentials(settings.data_dir, credentials)
@@ -214,8 +214,9 @@ class _EmbeddedCloud:
     def _current_prices(self) -> PriceBook:
         return self._prices
 
-    def _reload(self, gateway: GatewayProcess, changed: Reloadable) -> None:
+    def _reload(self, gateway: GatewayProcess, management: Management, changed: Reloadable) -> None:
         gateway.apply(changed)
+        management.reconfigure(changed)
         self._prices = translate.price_book(changed.prices, self._settings.regions)
 
 

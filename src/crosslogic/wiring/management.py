@@ -17,18 +17,23 @@ from crosslogic.fleet.fetch import HttpFetch
 from crosslogic.fleet.monitor import Monitor, StaticNode
 from crosslogic.fleet.registry import Registry
 from crosslogic.gateway.operations import Check
+from crosslogic.insight.anomalies.model import Watching
+from crosslogic.insight.anomalies.sql import AnomaliesSql
 from crosslogic.insight.finops.sql import FinopsSql
+from crosslogic.insight.forecast.predict import PredictionModel
 from crosslogic.insight.forecast.service import CapacityPlanner
 from crosslogic.insight.notices.outbox import Outbox
+from crosslogic.jobs.anomalies import AnomaliesJob
 from crosslogic.jobs.data_health import DataHealthJob
 from crosslogic.jobs.finops import FinopsJob
-from crosslogic.jobs.forecast import ForecastJob
+from crosslogic.jobs.forecast import ForecastJob, Looking
 from crosslogic.jobs.licence import LicenceJob
 from crosslogic.jobs.node_health import NodeHealthJob
 from crosslogic.jobs.runner import JobRunner
 from crosslogic.jobs.spending_caps import SpendingCaps
 from crosslogic.jobs.table import (
     Job,
+    anomaly_jobs,
     capacity_jobs,
     data_health_jobs,
     finops_jobs,
@@ -48,11 +53,12 @@ from crosslogic.orchestration.driver import OrchestrationDriver
 from crosslogic.orchestration.registry import ModelRegistry
 from crosslogic.queueing.board.ports import QueueBoard
 from crosslogic.settings.model import Settings
+from crosslogic.settings.reload import Reloadable
 from crosslogic.telemetry.metrics import Metrics
 from crosslogic.tenancy.service import TenancyService
 from crosslogic.tenancy.sql import TenancySql
 from crosslogic.tenancy.strangers import Strangers
-from crosslogic.wiring import translate
+from crosslogic.wiring import foresight, translate
 from crosslogic.wiring.agents import AgentEntrance
 from crosslogic.wiring.allocator import new_allocator
 from crosslogic.wiring.compass import new_compass, new_deployments, outcome_jobs_of
@@ -89,6 +95,8 @@ class Management:
         self._fetch = HttpFetch()
         self._hash_key = translate.key_hasher_of(settings)
         self._tiers = settings.tiers
+        self._capacity_planning = settings.capacity_planning
+        self._anomaly_detection = settings.anomaly_detection
         self.tenancy = TenancyService(
             TenancySql(engine),
             self._hash_key,
@@ -126,6 +134,7 @@ class Management:
             clock,
             settings.finops.usd_per_gpu_hour,
             settings.capacity.tokens_per_s_per_gpu,
+            lambda: PredictionModel(self._capacity_planning.prediction_model),
         )
         self._compass = new_compass(settings.compass, engine, self._hash_key, clock)
         self._catalog = CatalogStore(engine, clock)
@@ -158,9 +167,21 @@ class Management:
             *finops_jobs(FinopsJob(engine, clock, settings.finops.usd_per_gpu_hour)),
             *outcome_jobs_of(settings.compass, engine, clock, self._deployed),
             *data_health_jobs(DataHealthJob(self._catalog, clock)),
-            *forecast_jobs(ForecastJob(self._forecast, Outbox(engine), clock)),
+            *forecast_jobs(ForecastJob(self._forecast, Outbox(engine), clock, self._models, self._looking)),
+            *anomaly_jobs(AnomaliesJob(engine, self._forecast, clock, self._watching)),
             *notice_jobs(self._notices.alerts, self._notices.dispatcher),
         )
+
+    def reconfigure(self, changed: Reloadable) -> None:
+        """Take what may change while this runs; jobs act on it in their next round."""
+        self._capacity_planning = changed.capacity_planning
+        self._anomaly_detection = changed.anomaly_detection
+
+    def _looking(self) -> Looking | None:
+        return foresight.looking(self._capacity_planning)
+
+    def _watching(self) -> Watching | None:
+        return foresight.watching(self._anomaly_detection)
 
     def app(self, admin_key: str, cache: KeptAnswers) -> FastAPI:
         services = ApiServices(
@@ -194,6 +215,7 @@ class Management:
             cache=cache,
             compass=self._compass,
             forecast=self._forecast,
+            anomalies=AnomaliesSql(self._engine),
             catalog=self._catalog,
             regions=translate.regions(self._settings.regions),
         )

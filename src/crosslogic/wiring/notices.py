@@ -42,6 +42,7 @@ class Notices:
         senders: dict[ChannelKind, Sender] = {
             ChannelKind.EMAIL: _email(notifications.smtp),
             ChannelKind.SLACK: urls,
+            ChannelKind.PAGERDUTY: urls,
             ChannelKind.WEBHOOK: urls,
         }
         outbox = Outbox(engine)

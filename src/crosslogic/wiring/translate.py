@@ -18,7 +18,12 @@ from crosslogic.net.server import ServerLimits
 from crosslogic.pricing.book import PriceBook, PriceEntry, PriceList
 from crosslogic.pricing.defaults import default_price_list
 from crosslogic.scheduling.nearness import Nearness
-from crosslogic.settings.commerce import CapacitySettings, ModelSettings, PriceSettings, TierSettings
+from crosslogic.settings.commerce import (
+    CapacitySettings,
+    ModelSettings,
+    PriceSettings,
+    TierSettings,
+)
 from crosslogic.settings.limits import LimitsSettings
 from crosslogic.settings.model import Settings
 from crosslogic.settings.regions import RegionSettings, RegionsSettings

@@ -10,6 +10,7 @@ Invariant: bounds hold the expected value between them, and are no narrower fart
 
 from __future__ import annotations
 
+from enum import StrEnum
 from math import ceil
 
 import msgspec
@@ -35,13 +36,27 @@ _CHOSEN = 1.2  # the way was chosen by the very errors that its bounds are made 
 _WIDE = np.log(3.0)  # where there is no past to learn bounds from
 
 
+class PredictionModel(StrEnum):
+    """The interface document's three."""
+
+    LINEAR = "linear"
+    ARIMA = "arima"
+    ML = "ml"
+
+
 class Way(msgspec.Struct, frozen=True):
-    """One way to go on."""
+    """One way to go on: around a level."""
 
     level: int
     course: float
     period: int  # the course is that of a day or of a week
     trend: float
+
+
+class Autoregression(msgspec.Struct, frozen=True):
+    """Another: what differs from a period before goes on as such differences did, ARIMA (2,0,0)(1,1,0)."""
+
+    period: int
 
 
 class Predicted(msgspec.Struct, frozen=True):
@@ -57,7 +72,7 @@ class Predicted(msgspec.Struct, frozen=True):
     coverage: float | None
 
 
-def predict(counts: Array, ahead: int) -> Predicted:
+def predict(counts: Array, ahead: int, model: PredictionModel = PredictionModel.LINEAR) -> Predicted:
     """`counts` are of whole hours without a gap, the last one just over."""
     if len(counts) < LEAST_HOURS:
         return _unlearnt(counts, ahead)
@@ -66,14 +81,14 @@ def predict(counts: Array, ahead: int) -> Predicted:
     origins = _origins(len(z))
     if not origins:
         return _with_bounds(_ahead(whole, ahead, Way(DAY, 1.0, DAY, 0.0)), [])
-    tried = {way: [_errors(z, whole, origin, ahead, way) for origin in origins] for way in _ways(len(z))}
+    tried = {way: [_errors(z, whole, origin, ahead, way) for origin in origins] for way in _ways(len(z), model)}
     way = min(tried, key=lambda each: float(np.mean(np.abs(np.concatenate(tried[each])))))
     return _with_bounds(_ahead(whole, ahead, way), tried[way])
 
 
-def _ways(hours: int) -> list[Way]:
+def _ways(hours: int, model: PredictionModel) -> list[Way | Autoregression]:
     periods = (DAY,) if hours < 2 * WEEK else (DAY, WEEK)
-    return [
+    levels: list[Way | Autoregression] = [
         Way(level, course, period, trend)
         for level in _LEVELS
         if level <= hours
@@ -82,6 +97,10 @@ def _ways(hours: int) -> list[Way]:
         if course > 0.0 or period == DAY
         for trend in _TRENDS
     ]
+    autoregressions: list[Way | Autoregression] = [Autoregression(period) for period in periods]
+    if model is PredictionModel.LINEAR:
+        return levels
+    return autoregressions if model is PredictionModel.ARIMA else levels + autoregressions
 
 
 def _origins(hours: int) -> list[int]:
@@ -97,8 +116,10 @@ def _without_gaps(z: Array) -> Array:
     return found
 
 
-def _ahead(z: Array, steps: int, way: Way) -> Array:
+def _ahead(z: Array, steps: int, way: Way | Autoregression) -> Array:
     """Logarithms of the hours behind `z`."""
+    if isinstance(way, Autoregression):
+        return _regressed(z, steps, way.period)
     lead = np.arange(1, steps + 1)
     days = -(-lead // DAY)
     level = float(np.mean(z[-way.level :]))
@@ -109,6 +130,26 @@ def _ahead(z: Array, steps: int, way: Way) -> Array:
     if way.trend > 0.0:
         found = found + way.trend * _slope(z) * (1 - _DAMPED**days) / (1 - _DAMPED)
     bounded: Array = np.maximum(found, 0.0)
+    return bounded
+
+
+def _regressed(z: Array, steps: int, period: int) -> Array:
+    """Least squares, drawn to nothing by a ridge, so that hardly any past says: as a period before."""
+    period = period if len(z) >= 2 * period else DAY
+    differences = list(z[period:] - z[:-period])
+    lags = np.array([1, 2, period])
+    done = np.array(differences)
+    weights = np.zeros(len(lags))
+    if len(done) > 2 * period:
+        rows = np.arange(period, len(done))
+        before = done[rows[:, None] - lags]
+        weights = np.linalg.solve(before.T @ before + np.eye(len(lags)), before.T @ done[rows])
+    found = list(z)
+    for _ in range(steps):
+        past = np.array([differences[-lag] if lag <= len(differences) else 0.0 for lag in lags])
+        differences.append(float(np.clip(weights @ past, -_GONE, _GONE)))
+        found.append(found[-period] + differences[-1])
+    bounded: Array = np.maximum(np.array(found[len(z) :]), 0.0)
     return bounded
 
 
@@ -138,7 +179,7 @@ def _slope(z: Array) -> float:
     return float(np.median(slopes)) if slopes else 0.0
 
 
-def _errors(z: Array, whole: Array, origin: int, ahead: int, way: Way) -> Array:
+def _errors(z: Array, whole: Array, origin: int, ahead: int, way: Way | Autoregression) -> Array:
     """What was minus what would have been said at `origin`."""
     steps = min(ahead, len(z) - origin)
     return z[origin : origin + steps] - _ahead(whole[:origin], steps, way)

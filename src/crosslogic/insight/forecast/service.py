@@ -6,7 +6,7 @@ targets, what was measured on the nodes, what the configuration says of a GPU. T
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 
 import msgspec
@@ -43,7 +43,7 @@ from crosslogic.insight.forecast.model import (
     Supply,
 )
 from crosslogic.insight.forecast.needs import kind_for, need_of, parts, peak, scaling_of, serving
-from crosslogic.insight.forecast.predict import CONFIDENCE, Predicted, predict
+from crosslogic.insight.forecast.predict import CONFIDENCE, Predicted, PredictionModel, predict
 from crosslogic.insight.forecast.sql import Series, series_of
 from crosslogic.kernel.clock import Clock
 from crosslogic.kernel.errors import CrossLogicError, InvalidRequest
@@ -73,12 +73,14 @@ class CapacityPlanner:
         clock: Clock,
         usd_per_gpu_hour: Mapping[str, float],
         tokens_per_s_per_gpu: float,
+        prediction_model: Callable[[], PredictionModel] = lambda: PredictionModel.LINEAR,
     ) -> None:
         self._engine = engine
         self._planning = planning
         self._clock = clock
         self._usd_per_gpu_hour = usd_per_gpu_hour
         self._tokens_per_s_per_gpu = tokens_per_s_per_gpu
+        self._prediction_model = prediction_model
 
     async def predict_capacity(self, question: Question) -> CapacityForecast:
         """Of models that were used in the last weeks. Raises InvalidRequest for days that cannot be foreseen."""
@@ -87,7 +89,7 @@ class CapacityPlanner:
         start = hour_of(self._clock.now())
         known = await series_of(self._engine, start - HISTORY, start, model=question.model, region=question.region)
         ahead = 24 * question.days
-        predicted = [(each, predict(each.counts, ahead)) for each in known]
+        predicted = [(each, predict(each.counts, ahead, self._prediction_model())) for each in known]
         nodes = await fleet_sql.fetch(self._engine)
         supplies = await self._supplies(predicted, nodes, question)
         needs = tuple(need_of(series, what, start, supplies[series.model, series.region]) for series, what in predicted)

@@ -28,6 +28,7 @@ from crosslogic.tenancy.writing import Writer, check_ref, locked, not_found
 
 CHANNEL = "channel"
 MOST_CHANNELS = 20  # of one org
+_ROUTING_KEY = re.compile(r"[A-Za-z0-9]{32}")
 _EMAIL = re.compile(r"[^@\s<>,;:\"]{1,64}@[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
 
 
@@ -158,6 +159,10 @@ class ChannelService:
         return self._clock.now()
 
     def _checked(self, kind: ChannelKind, target: str) -> str:
+        if kind is ChannelKind.PAGERDUTY:
+            if not _ROUTING_KEY.fullmatch(target):
+                raise InvalidRequest("this is no integration key of PagerDuty: 32 letters and digits", param="target")
+            return target
         if kind is not ChannelKind.EMAIL:
             return check_url(target, private=self._private)
         if not _EMAIL.fullmatch(target) or not target.isascii():

@@ -20,6 +20,7 @@ class NoticeKind(StrEnum):
     INVOICE = "invoice"  # issued, due, overdue
     FORECAST_DRIFT = "forecast_drift"  # a deployment has left what was forecast for it, for windows in a row
     CAPACITY_FORECAST = "capacity_forecast"  # what is forecast exceeds what the nodes carry; for operators
+    ANOMALY = "anomaly"  # usage or service unlike what is usual; for operators
     LICENCE = "licence"  # a bound of the site's licence is near or passed; for operators alone
     TEST = "test"  # somebody asked whether the channel works; goes to every channel
 
@@ -50,6 +51,7 @@ class Notice(msgspec.Struct, frozen=True):
 class ChannelKind(StrEnum):
     EMAIL = "email"
     SLACK = "slack"  # an incoming webhook of Slack, or of what understands the same
+    PAGERDUTY = "pagerduty"  # its Events API v2; the target is the integration key
     WEBHOOK = "webhook"  # signed, by the Standard Webhooks specification 1.0.0
 
 

@@ -31,10 +31,13 @@ AT_ONCE = 50
 _LOOKED_UP = 500
 
 
-async def raise_in(conn: AsyncConnection, notice: Notice, only: Channel | None = None) -> bool:
+async def raise_in(
+    conn: AsyncConnection, notice: Notice, only: Channel | None = None, kinds: Sequence[ChannelKind] = ()
+) -> bool:
     """Write the notice down, in the transaction of what it tells of; False when it was raised before.
 
-    `only` is the channel that is tried, where the notice is a test.
+    `only` is the channel that is tried, where the notice is a test; `kinds` are those of channels that
+    hear of it, all when there are none.
     """
     into = postgresql.insert if conn.dialect.name == "postgresql" else sqlite.insert
     row = msgspec.structs.asdict(notice) | {"kind": notice.kind.value, "severity": notice.severity.value}
@@ -42,7 +45,7 @@ async def raise_in(conn: AsyncConnection, notice: Notice, only: Channel | None =
     if added.rowcount == 0:
         return False
     channels = [only] if only is not None else await _channels_of(conn, notice.org_id)
-    wanted = [channel for channel in channels if channel.wants(notice)]
+    wanted = [channel for channel in channels if channel.wants(notice) and (not kinds or channel.kind in kinds)]
     if wanted:
         await conn.execute(insert(notice_deliveries), [_delivery_row(notice, channel) for channel in wanted])
     return True

@@ -47,6 +47,23 @@ def as_webhook(notice: Notice) -> bytes:
     return json.dumps(payload, separators=(",", ":"), sort_keys=True).encode()
 
 
+def as_pagerduty(notice: Notice, routing_key: str) -> dict[str, Any]:
+    """An event of the Events API v2. A repeat has the same `dedup_key`, so that it is the same incident."""
+    return {
+        "routing_key": routing_key,
+        "event_action": "trigger",
+        "dedup_key": notice.id,
+        "payload": {
+            "summary": notice.title[:1024],
+            "source": notice.org_id or "crosslogic",
+            "severity": notice.severity.value,
+            "timestamp": notice.at.isoformat(),
+            "class": notice.kind.value,
+            "custom_details": {"text": notice.text, **notice.facts},
+        },
+    }
+
+
 def _lines(facts: dict[str, Any]) -> str:
     return "\n".join(f"{name}: {value}" for name, value in facts.items())
 

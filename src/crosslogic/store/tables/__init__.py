@@ -49,12 +49,14 @@ from crosslogic.store.tables.fleet import (
     rollouts,
 )
 from crosslogic.store.tables.insight import (
+    anomalies,
     node_clocks,
     node_hours,
     node_margins,
     notice_deliveries,
     notices,
     notification_channels,
+    service_windows,
 )
 from crosslogic.store.tables.invoices import (
     billing_notices,
@@ -97,6 +99,7 @@ from crosslogic.store.tables.usage import (
 )
 
 __all__ = [
+    "anomalies",
     "api_keys",
     "audit_head",
     "audit_log",
@@ -170,6 +173,7 @@ __all__ = [
     "resource_allocations",
     "resource_reserves",
     "rollouts",
+    "service_windows",
     "settings",
     "usage_copies",
     "usage_daily",

@@ -1,6 +1,6 @@
-"""What people are told unasked: notices, where they go, and what became of each delivery; and what nodes cost."""
+"""What people are told unasked: notices, where they go and what became of them; what is unusual; what nodes cost."""
 
-from sqlalchemy import BigInteger, Boolean, Column, Float, ForeignKey, Index, Integer, Table, Text
+from sqlalchemy import BigInteger, Boolean, Column, Float, ForeignKey, Index, Integer, Table, Text, UniqueConstraint
 
 from crosslogic.store.tables.metadata import metadata
 from crosslogic.store.types import Document, Money, UtcDateTime
@@ -49,6 +49,39 @@ notice_deliveries = Table(
     Column("sent_at", UtcDateTime),
     Column("problem", Text),  # of the last attempt that failed
     Index(None, "status", "due_at"),
+)
+
+# Ten minutes of a model in a region; `insight.anomalies.model.Window`.
+service_windows = Table(
+    "service_windows",
+    metadata,
+    Column("at", UtcDateTime, primary_key=True),
+    Column("model", Text, primary_key=True),
+    Column("region", Text, primary_key=True),
+    Column("requests", BigInteger, nullable=False),
+    Column("failed", BigInteger, nullable=False),
+    Column("answered", BigInteger, nullable=False),
+    Column("odd", BigInteger, nullable=False),
+    Column("first_token_ms", Float(53)),
+    Column("token_ms", Float(53)),
+)
+
+# What was unusual, from when to when; `insight.anomalies.model.Anomaly`.
+anomalies = Table(
+    "anomalies",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("region", Text, nullable=False),
+    Column("severity", Text, nullable=False),
+    Column("description", Text, nullable=False),
+    Column("suggestion", Text, nullable=False),
+    Column("facts", Document, nullable=False),
+    Column("started_at", UtcDateTime, nullable=False),
+    Column("seen_at", UtcDateTime, nullable=False),
+    Column("ended_at", UtcDateTime),  # null: it goes on
+    UniqueConstraint("kind", "model", "region", "started_at"),
 )
 
 # Until when the hours of each node are counted.

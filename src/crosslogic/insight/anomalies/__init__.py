@@ -1,0 +1,1 @@
+"""What is unusual in usage and service, episode by episode."""
