@@ -1,49 +1,44 @@
 """The capacity forecast: on real hourly rates it has not seen, and in sums that must be right."""
 
-import csv
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import numpy as np
 import pytest
+from bench.forecast import held, trace
 
 from crosslogic.compass.ranking.scaling import ScalingAction, Urgency
 from crosslogic.fleet.model import Node, NodeStatus
 from crosslogic.insight.forecast.model import Kind, Need, Supply
 from crosslogic.insight.forecast.needs import kind_for, need_of, parts, peak, scaling_of
-from crosslogic.insight.forecast.predict import DAY, Array, predict
+from crosslogic.insight.forecast.predict import DAY, Array, PredictionModel, predict
 from crosslogic.insight.forecast.sql import Series
 from crosslogic.jobs.forecast import forecast_alerts
 from crosslogic.kernel.ids import NodeId
 
-TRACE = Path(__file__).parent.parent / "traces" / "servegen_hourly.csv"
 START = datetime(2026, 3, 2, tzinfo=UTC)
 AHEAD = 72
 
 
-def trace() -> dict[str, Array]:
-    """Requests an hour of each model, fourteen days of them."""
-    found: dict[str, list[float]] = {}
-    with TRACE.open() as lines:
-        for row in csv.DictReader(lines):
-            found.setdefault(row["model"], []).append(float(row["requests_per_s"]) * 3600)
-    return {model: np.array(counts) for model, counts in found.items()}
-
-
 @pytest.mark.parametrize("model", ["m-large", "m-mid", "m-small"])
-def test_three_days_that_were_not_seen_stay_below_the_upper_bound_nine_hours_in_ten(model: str) -> None:
+def test_three_days_that_were_not_seen_are_within_both_bounds_about_nine_hours_in_ten(model: str) -> None:
     """From each quarter of a day between the first week and the last three days of a real trace."""
-    counts = trace()[model]
-    below, sums, spare = [], [], []
-    for origin in range(7 * DAY, len(counts) - AHEAD + 1, 6):
-        found = predict(counts[:origin], AHEAD)
-        truth = counts[origin : origin + AHEAD]
-        below.append(float(np.mean(truth <= found.high)))
-        sums.append(found.total_low <= truth.sum() <= found.total_high)
-        spare.append(float(found.high.max() / truth.max()))
-    assert np.mean(below) >= 0.9
-    assert np.mean(sums) >= 0.9
-    assert np.median(spare) < 1.8  # what is bought for it is not twice what was needed
+    found = held(trace()[model], PredictionModel.LINEAR)
+    assert found.below_high >= 0.95
+    assert (
+        found.above_low >= 0.88
+    )  # of m-large, whose traffic halves from one day to the next; the others 97 % and more
+    assert found.between >= 0.88
+    assert found.sums >= 0.9
+    assert found.spare < 1.8  # what is bought for it is not twice what was needed
+
+
+@pytest.mark.parametrize("model", PredictionModel)
+def test_every_model_learns_the_course_of_a_day(model: PredictionModel) -> None:
+    counts = day_and_week(17 * DAY)
+    found = predict(counts[: 16 * DAY], DAY, model)
+    assert np.median(np.abs(found.value / counts[16 * DAY :] - 1)) < 0.15
+    assert (found.low <= found.value).all()
+    assert (found.value <= found.high).all()
 
 
 def day_and_week(hours: int, growth_a_day: float = 0.0, noise: float = 0.03) -> Array:

@@ -2,8 +2,8 @@
 
 On logarithms: a level (the mean of the last day, days or week), the course of the day or of the week around it, as much
 of it as has proved true, and a damped trend of days. What of these is taken is what did best when it was asked at
-earlier hours of the same history, and the bounds are the errors that it made then, by how far ahead: nothing is assumed
-of how they are spread. Errors of one moment go together, so moments are counted, not hours.
+earlier hours of the same history, and the bounds are the errors that it made then, by the day ahead and each end by
+itself: nothing is assumed of how they are spread. Errors of one moment go together, so it is moments that are few.
 
 Invariant: bounds hold the expected value between them, and are no narrower farther ahead.
 """
@@ -191,11 +191,12 @@ def _with_bounds(z: Array, errors: list[Array]) -> Predicted:
     error = coverage = None
     reach_low = reach_high = 0.0
     for day in range(ceil(ahead / DAY)) if errors else ():
-        here = [each[day * DAY : (day + 1) * DAY] for each in errors if len(each) > day * DAY]
+        end = min((day + 1) * DAY, ahead)
+        here = [each[day * DAY : end] for each in errors if len(each) >= end]
         if len(here) >= _LEAST_ORIGINS:
-            lows, highs = (np.array([np.quantile(each, share) for each in here]) for share in (0.1, 0.9))
-            reach_low = min(reach_low, _quantile(lows, upper=False))
-            reach_high = max(reach_high, _quantile(highs, upper=True))
+            every = np.concatenate(here)
+            reach_low = min(reach_low, _quantile(every, len(here), upper=False))
+            reach_high = max(reach_high, _quantile(every, len(here), upper=True))
         elif day:  # farther ahead than the past can tell: as a walk goes on
             farther = ((day + 1) / day) ** 0.5
             reach_low, reach_high = reach_low * farther, reach_high * farther
@@ -214,9 +215,9 @@ def _with_bounds(z: Array, errors: list[Array]) -> Predicted:
     return Predicted(value, lows, highs, total, float(lows.sum()), float(highs.sum()), error, coverage)
 
 
-def _quantile(errors: Array, *, upper: bool) -> float:
-    """With the correction for few errors: of so many, one more would be within."""
-    share = min(1.0, (1 + CONFIDENCE) / 2 * (len(errors) + 1) / len(errors))
+def _quantile(errors: Array, moments: int, *, upper: bool) -> float:
+    """Each end by itself (split conformal, Vovk 2005), with the correction for so few moments: one more is within."""
+    share = min(1.0, (1 + CONFIDENCE) / 2 * (moments + 1) / moments)
     return float(np.quantile(errors, share if upper else 1 - share))
 
 
