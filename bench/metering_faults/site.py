@@ -25,7 +25,8 @@ import httpx
 import yaml
 from tests.flow.clouds import LLAMA
 from tests.flow.processes import Program, run
-from tests.flow.production import PLENTY, Redis, _command_line
+from tests.flow.production import PLENTY, Redis
+from tests.flow.workers import workers_of
 from tests.ports import free_port
 
 from bench.metering_faults.clocks import WallClock
@@ -136,7 +137,7 @@ class Site:
         if gateway is None or gateway.process.poll() is not None:
             return []
         with contextlib.suppress(OSError):
-            return [pid for pid in gateway.children() if "spawn_main" in _command_line(pid)]
+            return workers_of(gateway)
         return []
 
     def serves(self) -> bool:

@@ -181,9 +181,8 @@ def test_what_a_killed_worker_held_of_a_limit_is_given_back(production: Producti
     body = {"org": "acme", "environment": "prod", "name": "two-at-once", "limits": {"concurrency": 2}}
     key = cloud.admin.post("/admin/keys", json=body).raise_for_status().json()
     headers = {"authorization": f"Bearer {key['key']}"}
-    eventually(lambda: wire.ask(cloud.url, "/v1/models", None, headers, method="GET").status == 200, 10)
-    time.sleep(0.5)  # both workers know it
     victim, other = eventually(lambda: pids if len(pids := production.workers()) == 2 else None, 10)
+    production.until_known(headers)
     streams = []
     for _ in range(2):
         stream = production.dial(victim)

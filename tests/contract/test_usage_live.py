@@ -97,6 +97,8 @@ async def test_an_org_sees_its_own_and_operators_all(engine: AsyncEngine) -> Non
             LiveUsage(OrgId("org_other"), "env_other", "key_other", 1, 1, 3, 4),
         ]
         await LiveReporter(engine, "a", lambda: sums).report()
+        async with engine.begin() as conn:  # what follows may take longer than a report counts
+            await conn.execute(text("UPDATE usage_live SET at_s = at_s + 600"))
         own = await _get(client, "/api/v1/usage/live", Authorization=f"Bearer {token}")
         assert own["totals"] == {"requests": 2, "streams": 1, "prompt_tokens": 10, "completion_tokens": 20}
         assert own["by_environment"] == {mine["env"]: own["totals"]}

@@ -14,6 +14,7 @@ import yaml
 from tests.flow import wire
 from tests.flow.clouds import LLAMA, chat
 from tests.flow.processes import Program, eventually, run
+from tests.flow.workers import dial
 from tests.ports import free_port
 
 CHAT = "/v1/chat/completions"
@@ -25,6 +26,7 @@ class AgentFleet:
 
     def __init__(self, directory: Path, database_url: str, dead_after_s: float = 4.0, *, tunnels: bool = False) -> None:
         self.directory = directory
+        self.database_url = database_url
         self._admin_key = secrets.token_urlsafe(32)
         self._programs: list[Program] = []
         self._agent_dirs: list[Path] = []
@@ -121,6 +123,15 @@ class AgentFleet:
 
     def ask(self, key: str | None = None) -> wire.Reply:
         return wire.ask(self.url, CHAT, chat(max_tokens=4), {"authorization": f"Bearer {key or self.api_key}"})
+
+    def ask_worker(self, worker: int, key: str | None = None) -> wire.Reply:
+        """One request that this worker of the gateway answers."""
+        conversation = dial(self.url, worker)
+        try:
+            conversation.send(CHAT, chat(max_tokens=4), {"authorization": f"Bearer {key or self.api_key}"})
+            return conversation.rest()
+        finally:
+            conversation.close()
 
     def serves(self) -> bool:
         return self.ask().status == 200

@@ -10,12 +10,20 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 CROSSLOGIC = Path(sys.executable).parent / "crosslogic"
 START_TIMEOUT_S = 60.0
 
 Found = TypeVar("Found")
+
+
+class HasSeconds(Protocol):
+    @property
+    def seconds(self) -> float: ...
+
+
+Timed = TypeVar("Timed", bound=HasSeconds)
 
 
 def eventually(find: Callable[[], Found | None], timeout_s: float = 10.0, interval_s: float = 0.02) -> Found:
@@ -27,6 +35,20 @@ def eventually(find: Callable[[], Found | None], timeout_s: float = 10.0, interv
             return found
         assert time.monotonic() < deadline_s, f"still {found!r} after {timeout_s} s"
         time.sleep(interval_s)
+
+
+def in_time(ask: Callable[[], Timed], within_s: float) -> Timed:
+    """The first of three answers that took less than `within_s` seconds: other programs keep these cores busy.
+
+    What makes each caller wait makes all three wait. `ask` checks what has to be right however long it takes.
+    """
+    taken_s = []
+    while len(taken_s) < 3:
+        answer = ask()
+        taken_s.append(answer.seconds)
+        if answer.seconds < within_s:
+            return answer
+    raise AssertionError(f"not within {within_s} s, but after {taken_s}")
 
 
 def prompt(change: Callable[[], object], seen: Callable[[], object], within_s: float) -> None:

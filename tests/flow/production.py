@@ -4,12 +4,12 @@ Database and Redis can be taken away and given back, for each may be restarted a
 """
 
 import asyncio
-import os
 import secrets
 import signal
 import socket
 import subprocess
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -18,12 +18,13 @@ import httpx
 import uvloop
 import yaml
 
-from tests.flow import wire
+from tests.flow import wire, workers
 from tests.flow.clouds import LLAMA, QWEN, ProductionCloud
 from tests.flow.processes import Program, eventually, run
 from tests.ports import free_port
 from tests.servers import _redis_program
 
+MODELS = "/v1/models"
 PLENTY = {"requests_per_minute": 1_000_000, "tokens_per_minute": 1_000_000_000, "concurrency": 100_000}
 
 
@@ -50,7 +51,8 @@ class Production:
             "server": {"host": "127.0.0.1", "port": self._ports[0], "drain_s": 10},
             "control": {"host": "127.0.0.1", "port": self._ports[1]},
             "database": {"url": self.database.url},
-            "redis": {"url": self.redis.url},
+            # Longer than the default: on a busy machine a worker would now and then limit by itself, by its share.
+            "redis": {"url": self.redis.url, "timeout_ms": 500},
             "limits": dict.fromkeys(("global", "org", "env", "key"), PLENTY),
             "fleet": {"probe_interval_s": 1.0},
             "nodes": [
@@ -109,8 +111,8 @@ class Production:
         self._wait_until_serving()
 
     def workers(self) -> list[int]:
-        """Process ids of the workers; other children (multiprocessing's tracker) serve nothing."""
-        return [pid for pid in self.cloud.program.children() if "spawn_main" in _command_line(pid)]
+        """Their process ids."""
+        return workers.workers_of(self.cloud.program)
 
     def _start(self, *arguments: object) -> Program:
         program = Program(list(arguments), self.directory, self.env)
@@ -130,28 +132,9 @@ class Production:
         for pid in self.workers():
             self.dial(pid).close()
 
-    def connection_to(self, worker: int) -> wire.Conversation | None:
-        """A connection that this worker has accepted; None when others took all that were tried."""
-        tried: list[wire.Conversation] = []
-        try:
-            for _ in range(40):
-                conversation = wire.Conversation(self.cloud.url)
-                tried.append(conversation)
-                conversation.send("/health", method="GET")
-                if conversation.rest().status == 200 and _holds(worker, conversation.socket):
-                    conversation.received = b""
-                    tried.remove(conversation)
-                    return conversation
-        except OSError:
-            return None
-        finally:
-            for other in tried:
-                other.close()
-        return None
-
     def dial(self, worker: int) -> wire.Conversation:
         """A connection to this worker, as soon as it takes one."""
-        return eventually(lambda: self.connection_to(worker), 20)
+        return workers.dial(self.cloud.url, worker)
 
     def ask_worker(self, worker: int, body: object = None, path: str = "", **more: Any) -> wire.Reply:
         """One request that this worker answers."""
@@ -162,26 +145,10 @@ class Production:
         finally:
             conversation.close()
 
-
-def _command_line(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_text()
-    except OSError:
-        return ""
-
-
-def _holds(pid: int, client: socket.socket) -> bool:
-    """Whether the other end of the client's connection is a socket of this process."""
-    port = client.getsockname()[1]
-    entries = [line.split() for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]]
-    nodes = {f"socket:[{entry[9]}]" for entry in entries if entry[2].endswith(f":{port:04X}")}
-    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
-        try:
-            if os.readlink(descriptor) in nodes:
-                return True
-        except OSError:
-            continue
-    return False
+    def until_known(self, headers: Mapping[str, str]) -> None:
+        """Wait until each worker serves the key of these headers."""
+        for pid in self.workers():
+            eventually(lambda pid=pid: self.ask_worker(pid, None, MODELS, headers=headers, method="GET").status == 200)
 
 
 def _answers(url: str) -> bool:

@@ -20,7 +20,6 @@ from tests.ports import free_port
 def fleet(_postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[AgentFleet]:
     for database_url in _scratch(_postgres):
         with AgentFleet(tmp_path_factory.mktemp("fleet"), database_url) as running:
-            running.database_url = database_url  # type: ignore[attr-defined]
             yield running
 
 
@@ -37,7 +36,7 @@ def test_a_node_joins_serves_and_leaves(fleet: AgentFleet) -> None:
     node = fleet.node("first")
     assert node is not None
     assert (node["region"], node["backend"], node["org_id"], node["gpu_count"]) == ("in-mumbai", "vllm", None, 0)
-    row = eventually(lambda: query(fleet.database_url, "SELECT node_id FROM usage_records"))  # type: ignore[attr-defined]
+    row = eventually(lambda: query(fleet.database_url, "SELECT node_id FROM usage_records"))
     assert row[0]["node_id"] == "first"
 
     listed = json.loads(run("nodes", "token", "list", "--json", env=fleet.env).stdout)
@@ -49,7 +48,7 @@ def test_a_node_joins_serves_and_leaves(fleet: AgentFleet) -> None:
     assert report["facts"]["memory_total_mb"] > 100
     assert eventually(lambda: "serves" in run("nodes", "logs", "first", env=fleet.env).stdout)
     counted = "SELECT generated_tokens FROM engine_counters WHERE node_id = 'first'"
-    assert eventually(lambda: query(fleet.database_url, counted), 30)  # type: ignore[attr-defined]
+    assert eventually(lambda: query(fleet.database_url, counted), 30)
 
     again = fleet.agent("thief", token, "--port", free_port())
     assert again.process.wait(30) == 2
@@ -113,7 +112,7 @@ def test_requests_are_served_while_control_is_away_and_agents_come_back_to_it(fl
         assert fleet.serves()
         time.sleep(0.1)
     assert program.process.poll() is None
-    heard_before = query(fleet.database_url, "SELECT last_heartbeat_at FROM nodes WHERE id = 'loyal'")  # type: ignore[attr-defined]
+    heard_before = query(fleet.database_url, "SELECT last_heartbeat_at FROM nodes WHERE id = 'loyal'")
     fleet.start_control()
 
     def heard_again() -> bool:

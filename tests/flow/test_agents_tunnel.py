@@ -3,13 +3,14 @@
 import os
 import signal
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from tests.conftest import _scratch
+from tests.flow.clouds import node_metric, query
 from tests.flow.fleet_of_agents import AgentFleet
-from tests.flow.processes import Program, eventually, run
+from tests.flow.processes import START_TIMEOUT_S, Program, eventually, run
+from tests.flow.workers import workers_of
 from tests.ports import free_port
 
 
@@ -20,9 +21,9 @@ def fleet(_postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
             yield running
 
 
-def behind_tunnel(fleet: AgentFleet, name: str, *token: object, speedup: int = 20) -> Program:
+def behind_tunnel(fleet: AgentFleet, name: str, *token: object, speedup: int = 20, port: int | None = None) -> Program:
     """An agent whose engine listens on loopback, at a port that nobody is told."""
-    options = ("--tunnel", f"127.0.0.1:{fleet.tunnel_port}", "--port", free_port())
+    options = ("--tunnel", f"127.0.0.1:{fleet.tunnel_port}", "--port", port or free_port())
     program = fleet.agent(name, fleet.token(*token), *options, engine=("--speedup", speedup))
     program.wait_for(lambda: fleet.status(name) == "active")
     return program
@@ -32,14 +33,14 @@ def said(fleet: AgentFleet) -> str:
     return fleet.gateway.log.read_text()
 
 
-def answers(fleet: AgentFleet, count: int, key: str | None = None) -> list[int]:
-    """Each over a connection of its own, so that they come to both workers."""
-    return [fleet.ask(key).status for _ in range(count)]
+def answers(fleet: AgentFleet, key: str | None = None) -> list[int]:
+    """What each worker says."""
+    return [fleet.ask_worker(pid, key).status for pid in workers_of(fleet.gateway)]
 
 
 def everywhere(fleet: AgentFleet) -> bool:
-    """Whether both workers serve: each hears of a node by itself, and the kernel chooses who gets a connection."""
-    return answers(fleet, 12) == [200] * 12
+    """Whether both workers serve: each hears of a node by itself."""
+    return answers(fleet) == [200, 200]
 
 
 def test_a_node_without_inbound_port_serves_over_every_worker(fleet: AgentFleet) -> None:
@@ -52,10 +53,8 @@ def test_a_node_without_inbound_port_serves_over_every_worker(fleet: AgentFleet)
     stream = fleet.begin(max_tokens=100)
     assert stream.rest().done
 
-    workers = [pid for pid in fleet.gateway.children() if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
-    worker = workers[0]
-    os.kill(worker, signal.SIGKILL)
-    eventually(lambda: said(fleet).count("node inside has a tunnel to here") == 3, 20)
+    os.kill(workers_of(fleet.gateway)[0], signal.SIGKILL)
+    eventually(lambda: said(fleet).count("node inside has a tunnel to here") == 3, START_TIMEOUT_S)
     eventually(lambda: everywhere(fleet), 10)
 
     stream = fleet.begin(max_tokens=400)
@@ -66,14 +65,26 @@ def test_a_node_without_inbound_port_serves_over_every_worker(fleet: AgentFleet)
 
 
 def test_a_stream_whose_tunnel_is_killed_goes_on_elsewhere(fleet: AgentFleet) -> None:
-    first = behind_tunnel(fleet, "first")
+    first = behind_tunnel(fleet, "first", speedup=1)
     eventually(lambda: everywhere(fleet), 10)
-    stream = fleet.begin(max_tokens=600)
+    stream = fleet.begin(max_tokens=8_000)  # a minute and more, on this node
     stream.until(lambda received: b"data:" in received)
-    second = behind_tunnel(fleet, "second")
-    eventually(lambda: said(fleet).count("node second has a tunnel to here") == 2, 10)
+    port = free_port()
+    second = behind_tunnel(fleet, "second", port=port)
+
+    def chosen_by(worker: int) -> bool:
+        served = node_metric(f"http://127.0.0.1:{port}", "request_success")
+        assert fleet.ask_worker(worker).status == 200
+        return node_metric(f"http://127.0.0.1:{port}", "request_success") > served
+
+    for worker in workers_of(fleet.gateway):
+        eventually(lambda worker=worker: chosen_by(worker), 20)
     first.kill()
-    assert stream.rest().done
+    reply = stream.rest()
+    assert reply.done
+    asked = f"SELECT attempts, node_id FROM usage_records WHERE request_id = '{reply.headers['x-request-id']}'"
+    (row,) = eventually(lambda: query(fleet.database_url, asked))
+    assert (row["attempts"], row["node_id"]) == (2, "second")
     assert second.stop() == 0
     run("nodes", "revoke", "first", env=fleet.env)
 
@@ -85,7 +96,7 @@ def test_a_tunnel_of_an_orgs_node_serves_that_org_only_and_ends_when_it_is_revok
     theirs = fleet.admin.post("/admin/keys", json=body).raise_for_status().json()["key"]
     program = behind_tunnel(fleet, "owned", "--org", "acme", speedup=1)
     eventually(lambda: everywhere(fleet), 10)
-    assert not {200} & set(answers(fleet, 4, theirs))
+    assert not {200} & set(answers(fleet, theirs))
 
     stream = fleet.begin(max_tokens=2_000)
     stream.until(lambda received: b"data:" in received)

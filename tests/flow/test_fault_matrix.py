@@ -15,7 +15,7 @@ import yaml
 
 from tests.flow.clouds import EmbeddedCloud, Row, chat
 from tests.flow.conftest import start_up
-from tests.flow.processes import eventually
+from tests.flow.processes import eventually, in_time
 from tests.flow.scripted import ScriptedNodes
 from tests.flow.storyteller import (
     PROMPT_TOKENS,
@@ -55,6 +55,13 @@ CONFIG = {
 COMPLETIONS = "/v1/completions"
 
 
+@dataclass(frozen=True)
+class Ten:
+    """Requests one after the other; all but one of them took at most so long."""
+
+    seconds: float
+
+
 class Matrix:
     """A gateway with nodes of several models, all of them storytellers."""
 
@@ -75,12 +82,15 @@ class Matrix:
     def healthy_at_once(self, model: str = "story") -> None:
         """Ten more requests, all well and hardly one of them late: a busy machine may hold up one."""
         self.tell(model, Storyteller())
+        in_time(lambda: self._ten(model), FIRST_TOKEN_S)
+
+    def _ten(self, model: str) -> "Ten":
         taken_s = []
         for _ in range(10):
             reply = self.ask(model)
             assert text_of(reply) == STORY
             taken_s.append(reply.seconds)
-        assert sorted(taken_s)[-2] < FIRST_TOKEN_S
+        return Ten(sorted(taken_s)[-2])
 
 
 @pytest.fixture(scope="module")
@@ -160,10 +170,12 @@ RESCUED = (
 class TestRescued:
     @pytest.mark.parametrize("case", RESCUED, ids=[case.name for case in RESCUED])
     def test_the_caller_notices_nothing(self, matrix: Matrix, case: Case) -> None:
+        in_time(lambda: self._rescued(matrix, case), case.within_s)
+
+    def _rescued(self, matrix: Matrix, case: Case) -> Reply:
         script = matrix.tell("story", Storyteller(*case.faults))
         reply = matrix.ask(stream_options={"include_usage": True})
         assert text_of(reply) == STORY
-        assert reply.seconds < case.within_s
         assert len(script.asked) == case.attempts
         usage = {"prompt_tokens": PROMPT_TOKENS, "completion_tokens": len(WORDS)}
         assert len([chunk for chunk in reply.chunks if chunk.get("usage")]) == 1
@@ -178,6 +190,9 @@ class TestRescued:
         assert bool(last.get("continue_final_message")) is case.continued
         if not case.stale:
             self._check_what_nodes_saw(case, script)
+        if reply.seconds >= case.within_s:
+            matrix.healthy_at_once()
+        return reply
 
     def _check_what_nodes_saw(self, case: Case, script: Storyteller) -> None:
         nodes = script.nodes
@@ -231,10 +246,10 @@ class TestRescued:
         script = matrix.tell("story", Storyteller(status(429, headers=AFTER)))
         began_s = time.monotonic()
         assert text_of(matrix.ask()) == STORY
-        resting = script.nodes[0]
         while time.monotonic() < began_s + 0.8:
             assert text_of(matrix.ask()) == STORY
-        assert resting not in script.nodes[1:]
+        (refused_s, resting, _), *later = script.asked
+        assert resting not in [node for asked_s, node, _ in later if asked_s < refused_s + 1.0]
         eventually(lambda: matrix.ask().done and resting in script.nodes[1:], 5)
 
     @pytest.mark.parametrize("with_cut", [False, True])
@@ -397,11 +412,15 @@ class TestRefused:
 
     def test_who_cannot_wait_is_told_when_to_come_back(self, matrix: Matrix) -> None:
         script = matrix.tell("alone", Storyteller(always=status(429, headers=b"retry-after: 60\r\n")))
-        first, second = matrix.ask("alone"), matrix.ask("alone")
-        for reply in (first, second):
+
+        def ask() -> Reply:
+            reply = matrix.ask("alone")
             assert (reply.status, reply.json["error"]["code"]) == (429, "server_busy")
             assert 50 <= int(reply.headers["retry-after"]) <= 60
-            assert reply.seconds < FIRST_TOKEN_S
+            return reply
+
+        assert ask().seconds < 3.0, "it is not waited for"
+        in_time(ask, FIRST_TOKEN_S)
         assert len(script.asked) == 1, "the node is left alone"
 
 
@@ -426,13 +445,13 @@ class TestFlapping:
     def test_a_bad_node_is_probed_seldom_and_is_back_soon(self, matrix: Matrix) -> None:
         """The other nodes serve its share; within 30 s of its recovery it serves again."""
         script = matrix.tell("story", Storyteller(by_node={0: reset_at_once}))
-        ends_s = time.monotonic() + 3.0
+        began_s = time.monotonic()
         answered = 0
-        while time.monotonic() < ends_s:
+        while time.monotonic() < began_s + 3.0 or answered <= 20:
             assert text_of(matrix.ask()) == STORY
             answered += 1
-        assert answered > 20
-        assert script.nodes.count(0) <= 6, "three failures, then a probe now and then"
+        lasted_s = time.monotonic() - began_s
+        assert script.nodes.count(0) <= 3 + lasted_s, "three failures, then a probe now and then"
         script.by_node = {}
         before = script.nodes.count(0)
         eventually(lambda: matrix.ask().done and script.nodes.count(0) > before + 1, 30)

@@ -14,8 +14,9 @@ import pytest
 
 from tests.flow.clouds import LLAMA, QWEN, EmbeddedCloud, Row, chat, fail_next
 from tests.flow.conftest import start_up
-from tests.flow.processes import eventually
+from tests.flow.processes import eventually, in_time
 from tests.flow.scripted import USAGE, ScriptedNodes, Turn, answer_well, delta
+from tests.flow.wire import Reply
 
 TOKENS = 6
 
@@ -276,10 +277,16 @@ class TestTimeouts:
             turn.exchange.on_closed = turn._left
 
         scripted.script = silent
-        reply = tuned.ask(chat(model="scripted", stream=True))
-        assert (reply.status, reply.json["error"]["code"]) == (504, "upstream_timeout")
-        assert 2.3 < reply.seconds < 3.5, "other nodes are tried, within the total"
-        assert 2 <= len(scripted.turns) <= 3
+
+        def ask() -> Reply:
+            scripted.turns.clear()
+            reply = tuned.ask(chat(model="scripted", stream=True))
+            assert (reply.status, reply.json["error"]["code"]) == (504, "upstream_timeout")
+            assert reply.seconds > 2.3, "other nodes are tried, within the total"
+            assert 2 <= len(scripted.turns) <= 3
+            return reply
+
+        reply = in_time(ask, 3.5)
         eventually(lambda: all(turn.left_s for turn in scripted.turns), 10)
         row = tuned.row(reply.headers["x-request-id"])
         assert (row["outcome"], row["evidence"], row["http_status"]) == ("timeout", "none", 504)
@@ -289,11 +296,17 @@ class TestTimeouts:
             turn.events(delta("Hel"), delta("lo"))
 
         scripted.script = stall
-        reply = tuned.ask(chat(model="scripted", stream=True, logprobs=True))
-        assert reply.status == 200
-        assert not reply.whole
-        assert reply.chunks[-1]["error"]["code"] == "upstream_timeout"
-        assert 0.5 < reply.seconds < 1.3
+
+        def ask() -> Reply:
+            scripted.turns.clear()
+            reply = tuned.ask(chat(model="scripted", stream=True, logprobs=True))
+            assert reply.status == 200
+            assert not reply.whole
+            assert reply.chunks[-1]["error"]["code"] == "upstream_timeout"
+            assert reply.seconds > 0.5
+            return reply
+
+        reply = in_time(ask, 1.3)
         row = tuned.row(reply.headers["x-request-id"])
         assert (row["outcome"], row["completion_tokens"], row["http_status"]) == ("timeout", 2, 504)
         assert len(scripted.turns) == 1
@@ -306,8 +319,8 @@ class TestTimeouts:
                 await asyncio.sleep(0.2)
 
         scripted.script = endless
-        reply = tuned.ask(chat(model="scripted", stream=stream))
-        assert 2.3 < reply.seconds < 3.3
+        reply = in_time(lambda: tuned.ask(chat(model="scripted", stream=stream)), 3.3)
+        assert reply.seconds > 2.3
         row = tuned.row(reply.headers["x-request-id"])
         assert (row["outcome"], row["http_status"]) == ("timeout", 504)
         eventually(lambda: all(turn.left_s for turn in scripted.turns), 10)
@@ -316,10 +329,15 @@ class TestTimeouts:
         body = {"endpoint_url": unanswering_url, "model_list": ["unanswering"], "status": "active"}
         node = tuned.admin.post("/admin/nodes/register", json=body).raise_for_status().json()
         eventually(lambda: b"unanswering" in tuned.ask(path="/v1/models", method="GET").body, 10)
-        reply = tuned.ask(chat(model="unanswering"))
+
+        def ask() -> Reply:
+            reply = tuned.ask(chat(model="unanswering"))
+            assert (reply.status, reply.json["error"]["code"]) == (502, "upstream_error")
+            return reply
+
+        reply = in_time(ask, 1.5)
         tuned.admin.delete(f"/admin/nodes/{node['node_id']}").raise_for_status()
-        assert (reply.status, reply.json["error"]["code"]) == (502, "upstream_error")
-        assert 0.4 < reply.seconds < 1.5
+        assert reply.seconds > 0.4
 
 
 @pytest.fixture

@@ -51,7 +51,7 @@ def test_more_than_may_wait_are_refused_at_once_and_told_when_to_come_back(queue
     running = queued.begin(chat(max_tokens=4000, stream=True))
     running.until(lambda data: b"data: " in data)
     waiting = [queued.begin(chat(max_tokens=1)) for _ in range(2)]
-    time.sleep(0.3)  # both have arrived
+    eventually(lambda: len(_waiting(queued)) == 2)
     refused = queued.ask(chat(max_tokens=1))
     assert (refused.status, refused.json["error"]["code"]) == (429, "server_busy")
     assert int(refused.headers["retry-after"]) >= 1
@@ -66,14 +66,19 @@ def test_who_leaves_while_waiting_costs_nothing_and_gives_its_place_in_the_queue
     running.until(lambda data: b"data: " in data)
     for number in range(4):  # twice as many as may wait at once
         waiting = queued.begin(chat(max_tokens=1), headers={"x-request-id": f"leaves-{number}"})
-        time.sleep(0.1)
+        eventually(lambda number=number: f"leaves-{number}" in _waiting(queued))
         waiting.close()
-        time.sleep(0.1)
+        eventually(lambda: not _waiting(queued))
     last = queued.begin(chat(max_tokens=1), headers={"x-request-id": "stays"})
     running.close()
     assert last.rest().status == 200
     eventually(lambda: "stays" in _callers_ids(queued))
     assert not any(str(given).startswith("leaves") for given in _callers_ids(queued))
+
+
+def _waiting(queued: EmbeddedCloud) -> list[str]:
+    """The callers' names of the requests that wait."""
+    return [row["client_request_id"] for row in queued.admin.get("/admin/queue/requests").json()["data"]]
 
 
 def _callers_ids(queued: EmbeddedCloud) -> set[object]:

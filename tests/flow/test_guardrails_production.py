@@ -41,12 +41,7 @@ def test_a_cap_holds_over_all_workers_and_through_the_loss_of_redis_memory(produ
     def ask(_: object = None) -> wire.Reply:
         return wire.ask(cloud.url, CHAT, chat(model=LLAMA, max_tokens=100), headers)
 
-    def knows() -> bool:
-        return wire.ask(cloud.url, "/v1/models", None, headers, method="GET").status == 200
-
-    for worker in production.workers():
-        eventually(lambda worker=worker: production.ask_worker(worker, path="/v1/models", method="GET").status == 200)
-    eventually(lambda: all(knows() for _ in range(8)))
+    production.until_known(headers)
     with ThreadPoolExecutor(8) as threads:
         statuses: list[int] = []
         while 403 not in statuses[-8:] or 200 in statuses[-8:]:

@@ -13,8 +13,8 @@ import httpx
 import pytest
 
 from tests.flow import wire
-from tests.flow.clouds import CHAT, LLAMA, QWEN, chat
-from tests.flow.processes import eventually, prompt, run
+from tests.flow.clouds import CHAT, LLAMA, QWEN, Row, chat
+from tests.flow.processes import eventually, in_time, prompt, run
 from tests.flow.production import Production
 
 TOKENS = 1200  # of a stream that lasts a few seconds
@@ -99,17 +99,17 @@ class TestTwoWorkers:
 
     def test_a_limit_holds_over_both(self, production: Production, workers: list[int]) -> None:
         key = _key(production, limits={"requests_per_minute": 12})
-        cloud = production.cloud
-        eventually(lambda: wire.ask(cloud.url, "/v1/models", None, _bearer(key), method="GET").status == 200, SOON_S)
-        time.sleep(0.5)  # both know it
+        production.until_known(_bearer(key))
 
         def ask(number: int) -> int:
             return production.ask_worker(workers[number % 2], chat(max_tokens=1), CHAT, headers=_bearer(key)).status
 
+        began_s = time.monotonic()
         with ThreadPoolExecutor(6) as pool:
             statuses = list(pool.map(ask, range(30)))
-        assert statuses.count(200) == 12
-        assert statuses.count(429) == 18
+        came_back = int((time.monotonic() - began_s) * 12 / 60)
+        assert 12 <= statuses.count(200) <= 12 + came_back
+        assert statuses.count(200) + statuses.count(429) == 30
 
     def test_metrics_of_both_are_one_answer(self, production: Production, workers: list[int]) -> None:
         def finished(pid: int) -> float:
@@ -156,10 +156,14 @@ class TestServersThatAreAway:
             production.redis.pause()
         try:
             eventually(lambda: self._ready(production) == (503, ["redis"]), 5)
-            for _ in range(6):
+
+            def ask() -> wire.Reply:
                 reply = cloud.ask(chat(max_tokens=1))
                 assert reply.status == 200
-                assert reply.seconds < 1.0
+                return reply
+
+            for _ in range(6):
+                in_time(ask, 1.0)
         finally:
             if how == "stopped":
                 production.redis.start()
@@ -167,10 +171,11 @@ class TestServersThatAreAway:
                 production.redis.resume()
         eventually(lambda: all(self._ready(production) == (200, []) for _ in range(6)), 10)
         key = _key(production, limits={"requests_per_minute": 3})
-        eventually(lambda: wire.ask(cloud.url, "/v1/models", None, _bearer(key), method="GET").status == 200, SOON_S)
-        time.sleep(0.5)
+        production.until_known(_bearer(key))
+        began_s = time.monotonic()
         statuses = [wire.ask(cloud.url, CHAT, chat(max_tokens=1), _bearer(key)).status for _ in range(8)]
-        assert statuses.count(200) == 3, "the limits are shared again"
+        came_back = int((time.monotonic() - began_s) * 3 / 60)
+        assert 3 <= statuses.count(200) <= 3 + came_back, "the limits are shared again"
 
     def test_the_database(self, production: Production) -> None:
         """Requests need it at no moment; their records wait in the journal."""
@@ -198,12 +203,17 @@ class TestReload:
     """Saving the YAML file is enough; a worker never runs on half of it, or on a wrong one."""
 
     @pytest.fixture(autouse=True)
-    def _restored(self, production: Production) -> Any:
+    def _restored(self, production: Production, workers: list[int]) -> Any:
         kept = json.loads(json.dumps(production.config))
         yield
+        reloaded = production.config != kept
         production.config = kept
         production.write_config()
-        time.sleep(1.5)
+        if reloaded:
+            body = chat(model="llama", max_tokens=1)
+            eventually(
+                lambda: [production.ask_worker(pid, body, CHAT).status for pid in workers] == [404, 404], 10, 0.3
+            )
 
     def test_models_aliases_fallbacks_limits_and_prices(self, production: Production, workers: list[int]) -> None:
         cloud = production.cloud
@@ -224,17 +234,21 @@ class TestReload:
         key = _key(production)
         eventually(lambda: [r.status for r in replies("llama")] == [200, 200], 10, 0.3)
         key = _key(production)
-        time.sleep(0.6)
+        production.until_known(_bearer(key))
         fell_back = replies("not-there")
         assert [(reply.status, reply.json["model"]) for reply in fell_back] == [(200, QWEN)] * 2
         assert {reply.json["error"]["code"] for reply in replies(LLAMA, 51)} == {"max_tokens_exceeded"}
         assert fell_back[0].headers["x-ratelimit-limit-requests"] == "7"
-        time.sleep(1.0)  # the parent, which prices, looks at the file by itself
-        row = cloud.row(cloud.ask(chat(max_tokens=4)).headers["x-request-id"])
+
+        def priced_anew() -> Row | None:
+            """The parent, which prices, looks at the file by itself."""
+            row = cloud.row(cloud.ask(chat(max_tokens=4)).headers["x-request-id"])
+            return row if row["price_version"] != first["price_version"] else None
+
+        row = eventually(priced_anew, 10, 1.0)
         assert row["total_tokens"] == first["total_tokens"]
         assert int(row["cost_pusd"]) == row["total_tokens"] * 1000 * 10**6
         assert int(row["cost_pusd"]) > int(first["cost_pusd"])
-        assert row["price_version"] != first["price_version"]
 
     def test_a_wrong_file_changes_nothing_and_is_reported(self, production: Production) -> None:
         production.config["limits"] = {"key": {"requests_per_minute": "many"}}

@@ -1,6 +1,7 @@
 """Who is refused when the queue is full: free, serverless by priority, never reserved; the longest tenant first."""
 
 import secrets
+import select
 import time
 from collections.abc import Iterator
 
@@ -52,17 +53,22 @@ class Full:
 
     def begin(self, org: str) -> wire.Conversation:
         """One more request; when this returns, the queue has it or has refused it."""
-        waiting = self.waiting()
+        waiting = self._waiting()
         conversation = self.cloud.begin(chat(max_tokens=1), headers=self._keys[org])
-        if len(waiting) < 4:
-            eventually(lambda: len(self.waiting()) > len(waiting))
-        else:
-            time.sleep(0.2)
+        eventually(lambda: _answered(conversation) or self._waiting() != waiting)
         return conversation
 
     def waiting(self) -> list[str]:
+        return list(self._waiting().values())
+
+    def _waiting(self) -> dict[str, str]:
+        """Request to the kind of its traffic."""
         rows = self.cloud.admin.get("/admin/queue/requests").json()["data"]
-        return [row["traffic"] for row in rows]
+        return {row["request_id"]: row["traffic"] for row in rows}
+
+
+def _answered(conversation: wire.Conversation) -> bool:
+    return bool(select.select([conversation.socket], [], [], 0)[0])
 
 
 @pytest.fixture
