@@ -132,6 +132,7 @@ def _by_id(rows: list[Row]) -> dict[str, Row]:
     return {row["request_id"]: row for row in rows}
 
 
+@pytest.mark.timeout(900)  # twenty starts of a worker, one after the other
 def test_every_answer_that_was_seen_whole_is_in_the_ledger_once(production: Production) -> None:
     load = Load(production)
     load.start()

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 CROSSLOGIC = Path(sys.executable).parent / "crosslogic"
-START_TIMEOUT_S = 60.0
+START_TIMEOUT_S = 120.0  # of 3 s of work, beside whatever else the machine does
 
 Found = TypeVar("Found")
 
@@ -129,7 +129,10 @@ def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
 
 
 def run(
-    *arguments: object, env: Mapping[str, str] | None = None, cwd: Path | None = None, timeout_s: float = 60.0
+    *arguments: object,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    timeout_s: float = START_TIMEOUT_S,
 ) -> subprocess.CompletedProcess[str]:
     """One `crosslogic …` command, to its end."""
     return subprocess.run(

@@ -48,7 +48,7 @@ class Production:
         self.env = {"CROSSLOGIC_AUTH__ADMIN_KEY": self._admin_key, "CROSSLOGIC_CONFIG": str(self.config_file)}
         self.config: dict[str, Any] = {
             "data_dir": str(directory / "data"),
-            "server": {"host": "127.0.0.1", "port": self._ports[0], "drain_s": 10},
+            "server": {"host": "127.0.0.1", "port": self._ports[0], "drain_s": 30},
             "control": {"host": "127.0.0.1", "port": self._ports[1]},
             "database": {"url": self.database.url},
             # Longer than the default: on a busy machine a worker would now and then limit by itself, by its share.

@@ -17,7 +17,7 @@ from tests.flow.clouds import CHAT, LLAMA, QWEN, Row, chat
 from tests.flow.processes import eventually, in_time, prompt, run
 from tests.flow.production import Production
 
-TOKENS = 1200  # of a stream that lasts a few seconds
+TOKENS = 3000  # of a stream that runs on when the gateway has been asked to end, and ends within its `drain_s`
 SOON_S = 4.0  # a second, and patience with a busy machine
 
 
@@ -263,7 +263,8 @@ class TestEnd:
     @pytest.fixture(autouse=True)
     def _running(self, production: Production) -> Any:
         yield
-        if production.cloud.program.process.poll() is not None:
+        if len(production.workers()) < 2:  # it ends, or has ended
+            production.cloud.program.kill()
             production.restart_gateway()
 
     @pytest.mark.parametrize("how", ["SIGTERM to the parent", "Ctrl-C in the terminal"])
