@@ -105,9 +105,12 @@ class Program:
         return (self.output.read_text() + self.log.read_text())[-3000:]
 
     def children(self) -> list[int]:
-        """Process ids of its direct children."""
+        """Process ids of its direct children; none once it has ended."""
         path = Path(f"/proc/{self.pid}/task/{self.pid}/children")
-        return [int(pid) for pid in path.read_text().split()]
+        try:
+            return [int(pid) for pid in path.read_text().split()]
+        except FileNotFoundError:
+            return []
 
     def stop(self, how: signal.Signals = signal.SIGTERM, timeout_s: float = 20.0) -> int:
         """Ask it to end; returns its exit code."""
