@@ -117,7 +117,7 @@ async def compare(site: Site) -> None:
             assert serials == [*range(1, len(serials) + 1)], "numbers have no hole"
         assert sum(row["total_minor"] for row in made) == 1000 * rows
         sums = select(invoice_payments.c.invoice_id, func.sum(invoice_payments.c.amount_minor))
-        paid = dict((await conn.execute(sums.group_by(invoice_payments.c.invoice_id))).tuples().all())
+        paid = dict((await conn.execute(sums.group_by(invoice_payments.c.invoice_id))).all())
         assert {row["id"]: row["paid_minor"] for row in made} == {row["id"]: paid.get(row["id"], 0) for row in made}
         given = (await conn.execute(select(refunds.c.id, refunds.c.status))).all()
         credited = (await conn.execute(select(credit_notes.c.ref, credit_notes.c.total_minor))).all()
