@@ -12,7 +12,7 @@ from crosslogic.compass.manifests.model import (
     Surroundings,
     Targets,
 )
-from crosslogic.compass.manifests.render import plain_files, render, stream_of
+from crosslogic.compass.manifests.render import plain_files, render
 
 GOLDEN = Path(__file__).parent / "manifest_golden"
 PLAN = DeploymentPlan(
@@ -50,7 +50,9 @@ VARIANTS = {"kserve.yaml": (PLAN, KSERVE), "simulated.yaml": (PLAN, SIMULATED)}
 
 
 def golden() -> dict[str, str]:
-    found = {name: stream_of(render(plan, around)) for name, (plan, around) in VARIANTS.items()}
+    found = {
+        name: "".join(f"---\n{each.text}" for each in render(plan, around)) for name, (plan, around) in VARIANTS.items()
+    }
     return {**found, "files.txt": "".join(f"=== {each.path}\n{each.text}" for each in plain_without_values())}
 
 

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from crosslogic.compass.capacity.load import replayed
 from crosslogic.compass.capacity.pooling import Pool
 from crosslogic.compass.capacity.rows import MeasuredRow
-from crosslogic.compass.capacity.search import at_rate, judge
 from crosslogic.compass.capacity.step_model import step_model
+from crosslogic.compass.capacity.targets import at_rate, meets
 from crosslogic.compass.capacity.virtual import ReplicaLimits
 from crosslogic.compass.ranking.planner import Planner
 from crosslogic.compass.scenarios.change import Change, what_if
@@ -91,17 +91,17 @@ def replay(planner: Planner, times: int) -> Replay:
     limits = ReplicaLimits(option.sizing.kv_tokens)
     load, rate = replayed(rows)
 
-    def meets(count: int) -> tuple[bool, float, float]:
+    def seen_with(count: int) -> tuple[bool, float, float]:
         seen = at_rate(model, limits, load, rate, TARGETS, count)
-        return judge(seen, TARGETS).met, seen.ttft_ms.value, seen.itl_ms.value
+        return meets(seen, TARGETS), seen.ttft_p95_ms, seen.itl_p95_ms
 
     needed = option.sizing.needed
-    met, ttft, itl = meets(needed)
-    fewer_met = needed > 1 and meets(needed - 1)[0]
+    met, ttft, itl = seen_with(needed)
+    fewer_met = needed > 1 and seen_with(needed - 1)[0]
     least = needed
-    while not meets(least)[0] and least < needed + 8:
+    while not seen_with(least)[0] and least < needed + 8:
         least += 1
-    while least > 1 and meets(least - 1)[0]:
+    while least > 1 and seen_with(least - 1)[0]:
         least -= 1
     return Replay(times, rate, needed, option.sizing.spare, met, ttft, itl, fewer_met, least)
 

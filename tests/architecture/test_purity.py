@@ -83,7 +83,7 @@ PURE = (
     "compass/capacity/pooling.py",
     "compass/capacity/queueing.py",
     "compass/capacity/roofline.py",
-    "compass/capacity/search.py",
+    "compass/capacity/targets.py",
     "compass/capacity/step_model.py",
     "compass/capacity/virtual.py",
     "compass/conversation/carry.py",

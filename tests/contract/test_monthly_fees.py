@@ -10,7 +10,6 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from crosslogic.billing.charges.model import Fee, FeeKind
 from crosslogic.billing.charges.monthly import MonthlyFees, SignupCredits
 from crosslogic.billing.charges.own_terms import Account
-from crosslogic.billing.charges.rows import to_fee
 from crosslogic.billing.charges.terms import Commitment
 from crosslogic.kernel.clock import ManualClock
 from crosslogic.store.tables import capacity_reservations, fees
@@ -40,7 +39,9 @@ class AtMonthsEnd:
 
     async def fees(self) -> dict[tuple[FeeKind, str], Fee]:
         async with self.engine.connect() as conn:
-            found = [to_fee(row) for row in (await conn.execute(select(fees))).mappings()]
+            found = [
+                Fee(**{**row, "kind": FeeKind(row["kind"])}) for row in (await conn.execute(select(fees))).mappings()
+            ]
         return {(each.kind, each.reference): each for each in found}
 
 

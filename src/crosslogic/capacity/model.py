@@ -47,12 +47,6 @@ class Reservation(msgspec.Struct, frozen=True):
     def in_force(self, now: datetime) -> bool:
         return self.state(now) is ReservationState.ACTIVE
 
-    def overlaps(self, other: "Reservation") -> bool:
-        """Whether there is a moment in which both are in force."""
-        if self.cancelled_at is not None or other.cancelled_at is not None:
-            return False
-        return self.starts_at < other.expires_at and other.starts_at < self.expires_at
-
 
 class Terms(msgspec.Struct, frozen=True):
     """On which terms capacity is promised.

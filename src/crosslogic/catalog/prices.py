@@ -33,9 +33,5 @@ class GpuPrice(msgspec.Struct, frozen=True, kw_only=True):
     doubts: tuple[str, ...] = ()  # what data health found against it, by the names of its rules
 
     @property
-    def per_gpu_hour_pusd(self) -> int:
-        return self.per_hour_pusd // self.gpu_count
-
-    @property
     def per_gpu_hour_usd(self) -> float:
         return self.per_hour_pusd / self.gpu_count / PUSD_PER_USD

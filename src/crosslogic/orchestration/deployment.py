@@ -26,7 +26,6 @@ LEGAL_MOVES: Mapping[DeploymentStatus, frozenset[DeploymentStatus]] = {
     _DRAINING: frozenset({_RETIRED}),
     _RETIRED: frozenset(),
 }
-SERVING = frozenset({_DEPLOYING, _READY, _SCALING})
 ENDING = frozenset({_FAILED, _DRAINING, _RETIRED})
 
 

@@ -188,10 +188,6 @@ class Candidate:
     def health_score(self) -> float:
         return self.node.health_score * self.weight
 
-    @property
-    def price_usd_per_hour(self) -> float | None:
-        return self.node.spot_price_usd_per_hour
-
     def observe_first_token(self, latency_ms: float) -> None:
         """Fold one measured time to the first token into the moving average."""
         known = self.latency_ewma_ms

@@ -14,8 +14,6 @@ from crosslogic.scheduling.strategies import (
     WeightedLatency,
 )
 
-DEFAULT_STRATEGY = "least_loaded"
-
 STRATEGIES: Mapping[str, Callable[[], Strategy]] = {
     "least_loaded": LeastLoaded,
     "round_robin": RoundRobin,

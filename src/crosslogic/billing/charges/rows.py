@@ -1,4 +1,4 @@
-"""Between the values of `model.py` and the rows of the tables `charges` and `fees`, in both directions."""
+"""Between the values of `model.py` and the rows of the table `charges`, in both directions."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import RowMapping
 
-from crosslogic.billing.charges.model import Charge, ChargeTerms, Fee, FeeKind
+from crosslogic.billing.charges.model import Charge, ChargeTerms
 from crosslogic.kernel.ids import EnvId, KeyId, OrgId, RequestId
 
 
@@ -31,8 +31,3 @@ def to_charge(row: Mapping[str, Any] | RowMapping) -> Charge:
             "terms": msgspec.json.decode(fields["terms"], type=ChargeTerms),
         }
     )
-
-
-def to_fee(row: Mapping[str, Any] | RowMapping) -> Fee:
-    fields = dict(row)
-    return Fee(**{**fields, "org_id": OrgId(fields["org_id"]), "kind": FeeKind(fields["kind"])})

@@ -21,7 +21,6 @@ from crosslogic.kernel.money import PUSD_PER_USD
 
 STALE_AFTER = timedelta(days=30)
 _COUNTS = frozenset((1, 2, 3, 4, 5, 6, 7, 8, 10, 16, 32, 36, 64, 72))
-_ODD_COUNTS = frozenset((3, 5, 6, 7, 10))  # of partitions and a few clouds: no doubt up to 8, as the machine has them
 _SAME_SHARE = Decimal("0.999")
 _FAR_BELOW = 0.55
 _SHAPES_APART = 1.6

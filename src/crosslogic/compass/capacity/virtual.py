@@ -22,7 +22,6 @@ Array = NDArray[np.float64]
 
 WARM_UP = 0.15  # share of the requests
 _QUEUE = 10**6
-_BATCHES = 20
 
 
 class ReplicaLimits(msgspec.Struct, frozen=True):
@@ -42,29 +41,14 @@ class ReplicaLimits(msgspec.Struct, frozen=True):
         )
 
 
-class Percentile(msgspec.Struct, frozen=True):
-    """A 95th percentile with its 90% bootstrap interval."""
-
-    value: float
-    low: float
-    high: float
-
-
 class Observed(msgspec.Struct, frozen=True):
-    """What the requests saw. Milliseconds."""
+    """What the requests after the warm-up saw."""
 
-    ttft_ms: Percentile
-    itl_ms: Percentile
-    e2e_ms: Percentile
-    mean_ttft_ms: float
-    mean_itl_ms: float
-    mean_e2e_ms: float
-    mean_running: float  # in the system, over time
-    rate: float  # requests a second that came after the warm-up
-    requests: int
-    preemptions: int
+    ttft_p95_ms: float
+    itl_p95_ms: float  # of each request's mean time between tokens; 0 where every answer is one token
+    e2e_p95_ms: float
     refused: int
-    e2e_late: float  # share of requests over `Targets.e2e` in proportion to their length; 0 without one
+    e2e_late: float  # share of requests over a target in proportion to their length; 0 without one
 
 
 class Samples(msgspec.Struct, frozen=True):
@@ -75,9 +59,8 @@ class Samples(msgspec.Struct, frozen=True):
     itl_s: Array  # NaN for answers of one token
     e2e_s: Array
     output: Array
-    preemptions: int
     refused: int
-    mean_running: float
+    mean_running: float  # in the system, over time, of one replica
 
 
 def simulate(model: StepModel, limits: ReplicaLimits, load: Requests, rate: float, replicas: int = 1) -> Samples:
@@ -107,28 +90,17 @@ def simulate(model: StepModel, limits: ReplicaLimits, load: Requests, rate: floa
             running[index] = np.nan
     for number, engine in enumerate(engines):
         _advance(engine, now[number], inf)
-    return _samples(
-        model, sequences, running[~np.isnan(running)], replicas, refused, sum(e.preemptions for e in engines)
-    )
+    return _samples(model, sequences, running[~np.isnan(running)], replicas, refused)
 
 
-def observe(samples: Samples, e2e_limit_s: Array | None = None, seed: int = 0) -> Observed:
-    """Percentiles and means of what was simulated."""
-    rng = np.random.default_rng(seed)
+def observe(samples: Samples, e2e_limit_s: Array | None = None) -> Observed:
+    """Percentiles of what was simulated; `e2e_limit_s` is each request's own limit."""
     between = samples.itl_s[~np.isnan(samples.itl_s)]
-    span = samples.arrived_s[-1] - samples.arrived_s[0] if len(samples.arrived_s) > 1 else 0.0
     late = 0.0 if e2e_limit_s is None else float(np.mean(samples.e2e_s > e2e_limit_s))
     return Observed(
-        ttft_ms=_p95(samples.ttft_s, rng),
-        itl_ms=_p95(between, rng),
-        e2e_ms=_p95(samples.e2e_s, rng),
-        mean_ttft_ms=float(samples.ttft_s.mean()) * 1e3,
-        mean_itl_ms=float(between.mean()) * 1e3 if len(between) else 0.0,
-        mean_e2e_ms=float(samples.e2e_s.mean()) * 1e3,
-        mean_running=samples.mean_running,
-        rate=float((len(samples.arrived_s) - 1) / span) if span else 0.0,
-        requests=len(samples.e2e_s),
-        preemptions=samples.preemptions,
+        ttft_p95_ms=_p95_ms(samples.ttft_s),
+        itl_p95_ms=_p95_ms(between),
+        e2e_p95_ms=_p95_ms(samples.e2e_s),
         refused=samples.refused,
         e2e_late=late,
     )
@@ -144,9 +116,7 @@ def _advance(engine: Engine, now_s: float, until_s: float) -> float:
     return now_s
 
 
-def _samples(
-    model: StepModel, sequences: list[Sequence], running: Array, replicas: int, refused: int, preemptions: int
-) -> Samples:
+def _samples(model: StepModel, sequences: list[Sequence], running: Array, replicas: int, refused: int) -> Samples:
     skip = ceil(len(sequences) * WARM_UP)
     arrived = np.array([s.submitted_s for s in sequences])
     first = np.array([s.first_token_s for s in sequences], dtype=float)
@@ -158,9 +128,7 @@ def _samples(
     ttft = first - arrived + front
     e2e = ended - arrived + front
     mean_running = _mean_in_system(arrived[skip:], (ended - arrived)[skip:]) / replicas
-    return Samples(
-        arrived[skip:], ttft[skip:], between[skip:], e2e[skip:], output[skip:], preemptions, refused, mean_running
-    )
+    return Samples(arrived[skip:], ttft[skip:], between[skip:], e2e[skip:], output[skip:], refused, mean_running)
 
 
 def _mean_in_system(arrived: Array, stay: Array) -> float:
@@ -172,14 +140,5 @@ def _mean_in_system(arrived: Array, stay: Array) -> float:
     return float(overlap.sum() / (end - start))
 
 
-def _p95(values: Array, rng: np.random.Generator) -> Percentile:
-    """Blocks of consecutive requests are drawn, since neighbours share their queue."""
-    if not len(values):
-        return Percentile(0.0, 0.0, 0.0)
-    blocks = np.array_split(values, min(_BATCHES, len(values)))
-    size = min(len(block) for block in blocks)
-    table = np.array([block[:size] for block in blocks])
-    drawn = rng.integers(0, len(table), (100, len(table)))
-    estimates = np.quantile(table[drawn].reshape(100, -1), 0.95, axis=1)
-    low, high = np.quantile(estimates, (0.05, 0.95))
-    return Percentile(float(np.quantile(values, 0.95)) * 1e3, float(low) * 1e3, float(high) * 1e3)
+def _p95_ms(values_s: Array) -> float:
+    return float(np.quantile(values_s, 0.95)) * 1e3 if len(values_s) else 0.0

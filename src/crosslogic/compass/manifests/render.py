@@ -120,11 +120,6 @@ def hosts_of(plan: DeploymentPlan, around: Surroundings) -> set[str]:
     return found
 
 
-def stream_of(manifests: list[Manifest]) -> str:
-    """All of them as one file."""
-    return "".join(f"---\n{each.text}" for each in manifests)
-
-
 def engine_settings(plan: DeploymentPlan) -> dict[str, Any]:
     """vLLM's options, by their long names."""
     settings: dict[str, Any] = {

@@ -150,10 +150,6 @@ class OutcomeService:
         limits = ReplicaLimits(plan.kv_tokens or 10**7, plan.max_num_seqs)
         return await self.store.record(plan.org_id, revision.deployment_id, candidate.id, seen, model, limits, plan.slo)
 
-    @property
-    def has_prometheus(self) -> bool:
-        return self._prometheus is not None
-
     async def close(self) -> None:
         if self._prometheus is not None:
             await self._prometheus.close()

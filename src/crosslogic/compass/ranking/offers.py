@@ -24,7 +24,6 @@ from crosslogic.compass.specification.model import DatacenterContext, Market, Wi
 from crosslogic.kernel.money import PUSD_PER_USD, pusd_of
 
 HOURS_PER_MONTH = 730
-FRESH_DAYS = 30
 SPOT_INTERRUPTED_PER_MONTH = 0.2  # where nothing is known of a machine; of those AWS knows, 15% on average
 _HARMLESS = frozenset(("stale", "spot_without_discount"))  # the price is said to be so, and is one that can be paid
 

@@ -14,10 +14,10 @@ import msgspec
 
 from crosslogic.compass.capacity.intervals import stretch
 from crosslogic.compass.capacity.load import Requests, requests, thinned_cv
-from crosslogic.compass.capacity.search import LEAST_REQUESTS, at_rate, judge
 from crosslogic.compass.capacity.step_model import StepModel
 from crosslogic.compass.capacity.surface import Curve, Traffic, curve, most_running, rate_within
 from crosslogic.compass.capacity.surface import at_rate as read_off
+from crosslogic.compass.capacity.targets import LEAST_REQUESTS, at_rate, meets
 from crosslogic.compass.capacity.virtual import ReplicaLimits
 from crosslogic.compass.ranking.model import Figure, Forecast, Sizing
 from crosslogic.compass.ranking.offers import HOURS_PER_MONTH, SPOT_INTERRUPTED_PER_MONTH
@@ -237,29 +237,28 @@ def _confirmed(
     traffic = spec.traffic
     slo = surface_targets(spec.slo, traffic)
 
-    def meets(count: int) -> Forecast | None:
+    def confirmed(count: int) -> Forecast | None:
         few = min(count, SIMULATED_REPLICAS)
         cv = traffic.burstiness_cv if few == count else thinned_cv(traffic.burstiness_cv, count // few)
         load = _requests(traffic, cv, max(LEAST_REQUESTS, 400 * few))
         observed = at_rate(model, limits, load, traffic.peak_qps * few / count, spec.slo, few)
-        if not judge(observed, spec.slo).met:
+        if not meets(observed, spec.slo):
             return None
-        figures = (observed.ttft_ms.value, observed.itl_ms.value, observed.e2e_ms.value)
-        return forecast(model, traffic, slo, *figures)
+        return forecast(model, traffic, slo, observed.ttft_p95_ms, observed.itl_p95_ms, observed.e2e_p95_ms)
 
-    found = meets(needed)
+    found = confirmed(needed)
     step = max(1, needed // 16)
     if found is not None:
         for _ in range(3):
             fewer = needed - step
-            better = meets(fewer) if fewer >= 1 else None
+            better = confirmed(fewer) if fewer >= 1 else None
             if better is None:
                 break
             needed, found = fewer, better
         return needed, found
     for _ in range(4):
         needed += step
-        found = meets(needed)
+        found = confirmed(needed)
         if found is not None:
             return needed, found
     return None

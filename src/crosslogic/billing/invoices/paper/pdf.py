@@ -45,8 +45,6 @@ from crosslogic.billing.invoices.paper.style import (
 from crosslogic.billing.invoices.paper.tables import credit_note_table, lines_table, totals_table
 from crosslogic.billing.tax.data import gst_states
 
-_LOGO = 9 * mm
-
 
 def pdf_of(document: str) -> bytes:
     """`document` is canonical JSON as `document.py` writes it."""
