@@ -9,7 +9,7 @@ import typer
 
 from crosslogic.cli.client import Management, with_management
 from crosslogic.cli.flags import JsonOption
-from crosslogic.cli.output import print_json, print_table
+from crosslogic.cli.output import print_json, print_rows
 from crosslogic.kernel.errors import CrossLogicError
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Read and verify the audit log.")
@@ -31,25 +31,19 @@ def list_entries(
     """List what was done, newest first."""
     times = {"from": start and start.isoformat(), "to": end and end.isoformat()}
     found = api.rows("/admin/audit", org=org, actor=actor, action=action, entity=entity, **times)
-    rows = list(islice(found, most))
-    if as_json:
-        print_json(rows)
-        return
-    print_table(
-        ("no.", "time", "by", "action", "what", "before", "after"),
-        (
-            (
-                row["seq"],
-                row["at"],
-                f"{row['actor_kind']} {row['actor_id']}",
-                row["action"],
-                row["entity_id"],
-                _text(row["before"]),
-                _text(row["after"]),
-            )
-            for row in rows
-        ),
+    print_rows(
+        islice(found, most),
+        {
+            "no.": "seq",
+            "time": "at",
+            "by": lambda row: f"{row['actor_kind']} {row['actor_id']}",
+            "action": "action",
+            "what": "entity_id",
+            "before": lambda row: _text(row["before"]),
+            "after": lambda row: _text(row["after"]),
+        },
         nothing="nothing was done",
+        as_json=as_json,
     )
 
 

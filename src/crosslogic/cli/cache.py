@@ -8,7 +8,7 @@ import typer
 
 from crosslogic.cli.client import Management, with_management
 from crosslogic.cli.flags import JsonOption, OrgOption, given
-from crosslogic.cli.output import print_json, print_table
+from crosslogic.cli.output import print_done, print_json, print_rows, print_table
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="List, inspect, delete and clear cached answers.")
 
@@ -28,12 +28,12 @@ def list_answers(
     as_json: JsonOption = False,
 ) -> None:
     """List cached answers: what was asked how often, not what was said."""
-    rows = list(islice(api.rows("/admin/cache", org=org, environment=env, model=model), most))
-    if as_json:
-        print_json(rows)
-        return
-    columns = ("key", "request_id", "env_id", "endpoint", "model", "hit_count", "age_s", "ttl_s", "size_bytes")
-    print_table(columns, ([row[column] for column in columns] for row in rows), nothing="nothing is cached")
+    print_rows(
+        islice(api.rows("/admin/cache", org=org, environment=env, model=model), most),
+        ("key", "request_id", "env_id", "endpoint", "model", "hit_count", "age_s", "ttl_s", "size_bytes"),
+        nothing="nothing is cached",
+        as_json=as_json,
+    )
 
 
 @app.command()
@@ -63,7 +63,7 @@ def clear(
 ) -> None:
     """Forget all cached answers of an organisation, or those of one environment or model."""
     done = api.post("/admin/cache/clear", given(org=org, environment=env, model=model))
-    print_json(done) if as_json else typer.echo(_told(done))
+    print_done(done, _told(done), as_json=as_json)
 
 
 @app.command()
@@ -76,7 +76,7 @@ def delete(
 ) -> None:
     """Forget one cached answer."""
     done = api.delete(_path(answer), org=org)
-    print_json(done) if as_json else typer.echo(_told(done))
+    print_done(done, _told(done), as_json=as_json)
 
 
 def _path(answer: str) -> str:

@@ -6,7 +6,7 @@ import typer
 
 from crosslogic.cli.client import Management, with_management
 from crosslogic.cli.flags import JsonOption, OrgOption, given
-from crosslogic.cli.output import print_json, print_table
+from crosslogic.cli.output import print_done, print_json, print_rows, print_table
 from crosslogic.kernel.durations import duration_s
 from crosslogic.kernel.errors import InvalidRequest
 
@@ -74,28 +74,22 @@ def list_reservations(
     as_json: JsonOption = False,
 ) -> None:
     """List reservations."""
-    rows = list(api.rows(_PATH, org=org, model=model, region=region, state=state))
-    if as_json:
-        print_json(rows)
-        return
-    print_table(
-        ("id", "org", "model", "region", "units", "state", "from", "until", "nodes", "USD/month"),
-        (
-            (
-                row["id"],
-                row["org_id"],
-                row["model"],
-                row["region"],
-                row["units"],
-                row["state"],
-                row["starts_at"],
-                row["expires_at"],
-                row["dedicated_nodes"],
-                row["price_usd_per_month"],
-            )
-            for row in rows
-        ),
+    print_rows(
+        api.rows(_PATH, org=org, model=model, region=region, state=state),
+        {
+            "id": "id",
+            "org": "org_id",
+            "model": "model",
+            "region": "region",
+            "units": "units",
+            "state": "state",
+            "from": "starts_at",
+            "until": "expires_at",
+            "nodes": "dedicated_nodes",
+            "USD/month": "price_usd_per_month",
+        },
         nothing="nothing is reserved",
+        as_json=as_json,
     )
 
 
@@ -149,14 +143,13 @@ def cancel(
 ) -> None:
     """End a reservation now. Every gateway follows within a second."""
     row = api.delete(f"{_PATH}/{reservation}")
-    print_json(row) if as_json else typer.echo(f"{reservation} is cancelled")
+    print_done(row, f"{reservation} is cancelled", as_json=as_json)
 
 
 def _tell(row: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        print_json(row)
-    else:
-        typer.echo(f"{row['id']}: {row['units']} tokens/s of {row['model']} until {row['expires_at']}")
+    print_done(
+        row, f"{row['id']}: {row['units']} tokens/s of {row['model']} until {row['expires_at']}", as_json=as_json
+    )
 
 
 def _seconds(duration: str | None) -> float | None:

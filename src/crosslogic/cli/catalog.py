@@ -13,7 +13,7 @@ from crosslogic.catalog.gpus import load_gpus
 from crosslogic.catalog.price_lists.rows import PriceRow
 from crosslogic.cli.client import Management, with_management
 from crosslogic.cli.flags import JsonOption, given
-from crosslogic.cli.output import print_json, print_table
+from crosslogic.cli.output import print_json, print_rows, print_table
 from crosslogic.cli.price_files import price_rows
 from crosslogic.kernel.errors import ConfigurationError, InvalidRequest
 
@@ -54,27 +54,21 @@ def gpus(as_json: JsonOption = False) -> None:
 @with_management
 def list_models(api: Management, as_json: JsonOption = False) -> None:
     """List models with their sizes."""
-    rows = list(api.rows(_MODELS))
-    if as_json:
-        print_json(rows)
-        return
-    print_table(
-        ("id", "parameters", "active", "layers", "KV bytes/token", "precision", "context", "quality", "licence"),
-        (
-            (
-                r["id"],
-                r["parameters"],
-                r["active_parameters"],
-                r["layers"],
-                r["kv_bytes_per_token"],
-                r["dtype"],
-                r["context_window"],
-                r["quality"],
-                r["licence"],
-            )
-            for r in rows
-        ),
+    print_rows(
+        api.rows(_MODELS),
+        {
+            "id": "id",
+            "parameters": "parameters",
+            "active": "active_parameters",
+            "layers": "layers",
+            "KV bytes/token": "kv_bytes_per_token",
+            "precision": "dtype",
+            "context": "context_window",
+            "quality": "quality",
+            "licence": "licence",
+        },
         nothing="no models",
+        as_json=as_json,
     )
 
 
@@ -121,27 +115,21 @@ def list_prices(
     as_json: JsonOption = False,
 ) -> None:
     """List prices with their dates, and what speaks against them."""
-    rows = list(api.rows(_PRICES, gpu=gpu, cloud=cloud, region=region, market=market))
-    if as_json:
-        print_json(rows)
-        return
-    print_table(
-        ("cloud", "region", "zone", "instance", "GPUs", "market", "USD/h", "as of", "doubts"),
-        (
-            (
-                r["cloud"],
-                r["region"],
-                r["zone"],
-                r["instance_type"],
-                f"{r['gpu_count']} x {r['gpu']}",
-                r["market"],
-                f"{float(r['usd_per_hour']):.4f}",
-                r["as_of"],
-                "; ".join(r["doubts"]),
-            )
-            for r in rows
-        ),
+    print_rows(
+        api.rows(_PRICES, gpu=gpu, cloud=cloud, region=region, market=market),
+        {
+            "cloud": "cloud",
+            "region": "region",
+            "zone": "zone",
+            "instance": "instance_type",
+            "GPUs": lambda r: f"{r['gpu_count']} x {r['gpu']}",
+            "market": "market",
+            "USD/h": lambda r: f"{float(r['usd_per_hour']):.4f}",
+            "as of": "as_of",
+            "doubts": lambda r: "; ".join(r["doubts"]),
+        },
         nothing="no such prices",
+        as_json=as_json,
     )
 
 

@@ -6,7 +6,7 @@ import typer
 
 from crosslogic.cli.client import Management, with_management
 from crosslogic.cli.flags import JsonOption, OrgOption, given
-from crosslogic.cli.output import print_json, print_table
+from crosslogic.cli.output import print_done, print_rows
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="List, grant and void credits.")
 
@@ -22,13 +22,24 @@ def list_credits(
     as_json: JsonOption = False,
 ) -> None:
     """List what an organisation was granted, in the order in which it is drawn."""
-    rows = list(api.rows(_PATH, org=org, credit_class=credit_class))
-    if as_json:
-        print_json(rows)
-        return
-    parts = ("amount", "drawn", "expired", "voided", "remaining")
-    columns = ("id", "credit_class", "priority", "currency", *parts, "expires_at", "reason")
-    print_table(columns, ([row[name] for name in columns] for row in rows), nothing="nothing was granted")
+    print_rows(
+        api.rows(_PATH, org=org, credit_class=credit_class),
+        (
+            "id",
+            "credit_class",
+            "priority",
+            "currency",
+            "amount",
+            "drawn",
+            "expired",
+            "voided",
+            "remaining",
+            "expires_at",
+            "reason",
+        ),
+        nothing="nothing was granted",
+        as_json=as_json,
+    )
 
 
 @app.command()
@@ -66,7 +77,7 @@ def void(
 ) -> None:
     """Take back what is left of a credit."""
     row = api.post(f"{_PATH}/{credit}/void")
-    print_json(row) if as_json else typer.echo(f"{credit} is void: {row['voided']} {row['currency']} are taken back")
+    print_done(row, f"{credit} is void: {row['voided']} {row['currency']} are taken back", as_json=as_json)
 
 
 @app.command()
@@ -82,7 +93,8 @@ def refer(
 
 
 def _tell(row: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        print_json(row)
-    else:
-        typer.echo(f"{row['id']}: {row['amount']} {row['currency']} ({row['credit_class']}) for {row['org_id']}")
+    print_done(
+        row,
+        f"{row['id']}: {row['amount']} {row['currency']} ({row['credit_class']}) for {row['org_id']}",
+        as_json=as_json,
+    )

@@ -7,7 +7,7 @@ import typer
 
 from crosslogic.cli.client import Management, with_management
 from crosslogic.cli.flags import JsonOption
-from crosslogic.cli.output import print_json, print_table
+from crosslogic.cli.output import print_done, print_json, print_rows, print_table
 from crosslogic.kernel.errors import ConfigurationError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
@@ -27,17 +27,18 @@ def list_deployments(
     as_json: JsonOption = False,
 ) -> None:
     """List what an organisation planned."""
-    rows = list(api.rows(PATH, org=org, state=state))
-    if as_json:
-        print_json(rows)
-        return
-    print_table(
-        ("id", "name", "state", "revision", "applied", "message"),
-        (
-            (row["id"], row["name"], row["state"], row["revision"], row["applied_revision"], row["message"])
-            for row in rows
-        ),
+    print_rows(
+        api.rows(PATH, org=org, state=state),
+        {
+            "id": "id",
+            "name": "name",
+            "state": "state",
+            "revision": "revision",
+            "applied": "applied_revision",
+            "message": "message",
+        },
         nothing="nothing was planned",
+        as_json=as_json,
     )
 
 
@@ -99,25 +100,19 @@ def send_prompt(
 @with_management
 def revisions(api: Management, deployment: Planned, as_json: JsonOption = False) -> None:
     """All plans that it had, the latest first."""
-    rows = list(api.rows(f"{PATH}/{deployment}/revisions"))
-    if as_json:
-        print_json(rows)
-        return
-    print_table(
-        ("revision", "model", "replicas", "GPUs each", "USD/month", "planned", "applied"),
-        (
-            (
-                row["revision"],
-                f"{row['model']} {row['precision']}",
-                row["replicas"],
-                f"{row['tensor_parallel']} x {row['gpu_type']}",
-                f"{row['cost_per_month_usd']:,.0f}",
-                row["created_at"],
-                row["applied_at"],
-            )
-            for row in rows
-        ),
+    print_rows(
+        api.rows(f"{PATH}/{deployment}/revisions"),
+        {
+            "revision": "revision",
+            "model": lambda row: f"{row['model']} {row['precision']}",
+            "replicas": "replicas",
+            "GPUs each": lambda row: f"{row['tensor_parallel']} x {row['gpu_type']}",
+            "USD/month": lambda row: f"{row['cost_per_month_usd']:,.0f}",
+            "planned": "created_at",
+            "applied": "applied_at",
+        },
         nothing="nothing was planned",
+        as_json=as_json,
     )
 
 
@@ -177,10 +172,7 @@ def outcomes(api: Management, deployment: Planned, as_json: JsonOption = False) 
 
 
 def _say(row: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        print_json(row)
-    else:
-        typer.echo(f"{row['name']} is {row['state']}, revision {row['revision']}")
+    print_done(row, f"{row['name']} is {row['state']}, revision {row['revision']}", as_json=as_json)
 
 
 def _outcomes(rows: list[dict[str, Any]], as_json: bool) -> None:

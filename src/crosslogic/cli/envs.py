@@ -23,7 +23,7 @@ from crosslogic.cli.flags import (
     limits_of,
     named_limits,
 )
-from crosslogic.cli.output import limits_text, print_json, print_table
+from crosslogic.cli.output import limits_text, print_done, print_rows
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Create, list, change and suspend environments.")
 
@@ -66,7 +66,7 @@ def create(
         cache=chosen,
     )
     row = api.post(f"/admin/orgs/{org}/environments", body)
-    print_json(row) if as_json else typer.echo(f"{row['id']}  {name}")
+    print_done(row, f"{row['id']}  {name}", as_json=as_json)
 
 
 @app.command("list")
@@ -79,24 +79,18 @@ def list_environments(
     as_json: JsonOption = False,
 ) -> None:
     """List the environments of an organisation."""
-    rows = list(api.rows(f"/admin/orgs/{org}/environments", status=status, region=region))
-    if as_json:
-        print_json(rows)
-        return
-    print_table(
-        ("id", "name", "status", "region", "limits", "models"),
-        (
-            (
-                row["id"],
-                row["name"],
-                row["status"],
-                row["region"],
-                limits_text(row["limits"]),
-                row["allowed_models"] or "all",
-            )
-            for row in rows
-        ),
+    print_rows(
+        api.rows(f"/admin/orgs/{org}/environments", status=status, region=region),
+        {
+            "id": "id",
+            "name": "name",
+            "status": "status",
+            "region": "region",
+            "limits": lambda row: limits_text(row["limits"]),
+            "models": lambda row: row["allowed_models"] or "all",
+        },
         nothing="there are no environments",
+        as_json=as_json,
     )
 
 
@@ -133,7 +127,7 @@ def change(
         cache=chosen,
     )
     row = api.patch(f"/admin/orgs/{org}/environments/{env}", body)
-    print_json(row) if as_json else typer.echo(f"{row['name']} is changed")
+    print_done(row, f"{row['name']} is changed", as_json=as_json)
 
 
 @app.command()
@@ -146,7 +140,7 @@ def suspend(
 ) -> None:
     """Refuse all keys of an environment. Every gateway follows within a second."""
     row = api.patch(f"/admin/orgs/{org}/environments/{env}", {"status": "suspended"})
-    print_json(row) if as_json else typer.echo(f"{row['name']} is suspended")
+    print_done(row, f"{row['name']} is suspended", as_json=as_json)
 
 
 @app.command()
@@ -159,4 +153,4 @@ def activate(
 ) -> None:
     """Take up a suspended environment again."""
     row = api.patch(f"/admin/orgs/{org}/environments/{env}", {"status": "active"})
-    print_json(row) if as_json else typer.echo(f"{row['name']} is active")
+    print_done(row, f"{row['name']} is active", as_json=as_json)

@@ -6,7 +6,7 @@ import typer
 
 from crosslogic.cli.client import Management, with_management
 from crosslogic.cli.flags import JsonOption
-from crosslogic.cli.output import print_json, print_table
+from crosslogic.cli.output import print_done, print_rows
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Choose how usage is exported; see and retry.")
 
@@ -24,7 +24,7 @@ def mode(
     """Show how an organisation's usage is exported, or choose it from now on."""
     path = f"/admin/exports/modes/{org}"
     row = api.get(path) if new is None else api.put(path, {"mode": new})
-    print_json(row) if as_json else typer.echo(f"{row['org_id']}: {row['mode']} since {row['since']}")
+    print_done(row, f"{row['org_id']}: {row['mode']} since {row['since']}", as_json=as_json)
 
 
 @app.command("list")
@@ -37,12 +37,12 @@ def list_windows(
     as_json: JsonOption = False,
 ) -> None:
     """List what was exported, and what waits."""
-    rows = list(api.rows("/admin/exports/windows", org=org, status=status, failed=failed or None))
-    if as_json:
-        print_json(rows)
-        return
-    names = ("id", "mode", "quantity", "status", "billing_failed", "failure", "retry_count", "next_step_at")
-    print_table(names, ([row[name] for name in names] for row in rows), nothing="nothing was exported")
+    print_rows(
+        api.rows("/admin/exports/windows", org=org, status=status, failed=failed or None),
+        ("id", "mode", "quantity", "status", "billing_failed", "failure", "retry_count", "next_step_at"),
+        nothing="nothing was exported",
+        as_json=as_json,
+    )
 
 
 @app.command()
@@ -54,4 +54,4 @@ def retry(
 ) -> None:
     """Take the next step of a window now."""
     row = api.post(f"/admin/exports/windows/{window}/retry", {})
-    print_json(row) if as_json else typer.echo(f"{row['id']} is {row['status']}, and is tried now")
+    print_done(row, f"{row['id']} is {row['status']}, and is tried now", as_json=as_json)

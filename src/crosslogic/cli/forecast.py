@@ -7,7 +7,7 @@ import typer
 
 from crosslogic.cli.client import Management, with_management
 from crosslogic.cli.flags import JsonOption
-from crosslogic.cli.output import print_json, print_table
+from crosslogic.cli.output import print_json, print_rows, print_table
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
@@ -72,25 +72,19 @@ def scaling(
     api: Management, days: Days = 3, model: Model = None, region: Region = None, as_json: JsonOption = False
 ) -> None:
     """Of each model and region: more nodes or fewer, how many, how soon, and why."""
-    rows = api.get(f"{PATH}/scaling", days=days, model=model, region=region)["recommendations"]
-    if as_json:
-        print_json(rows)
-        return
-    print_table(
-        ("model", "region", "nodes", "do", "to", "urgency", "why"),
-        (
-            (
-                row["model"],
-                row["region"],
-                f"{row['nodes']:.3g}",
-                row["action"],
-                row["target_nodes"],
-                row["urgency"],
-                row["reason"],
-            )
-            for row in rows
-        ),
+    print_rows(
+        api.get(f"{PATH}/scaling", days=days, model=model, region=region)["recommendations"],
+        {
+            "model": "model",
+            "region": "region",
+            "nodes": lambda row: f"{row['nodes']:.3g}",
+            "do": "action",
+            "to": "target_nodes",
+            "urgency": "urgency",
+            "why": "reason",
+        },
         nothing="nothing was used in the last weeks",
+        as_json=as_json,
     )
 
 

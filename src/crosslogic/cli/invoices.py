@@ -7,7 +7,7 @@ import typer
 
 from crosslogic.cli.client import Management, with_management
 from crosslogic.cli.flags import JsonOption, OrgOption, given
-from crosslogic.cli.output import print_json, print_table
+from crosslogic.cli.output import print_done, print_json, print_rows, print_table
 from crosslogic.kernel.errors import ConfigurationError, NotFound
 
 app = typer.Typer(
@@ -99,7 +99,7 @@ def close(
 def issue(api: Management, invoice: InvoiceArgument, as_json: JsonOption = False) -> None:
     """Give a draft its number and document, for good."""
     row = api.post(f"{_PATH}/{_id(api, invoice)}/issue")
-    print_json(row) if as_json else typer.echo(f"{row['id']} is issued as {row['number']}")
+    print_done(row, f"{row['id']} is issued as {row['number']}", as_json=as_json)
 
 
 @app.command()
@@ -135,7 +135,7 @@ def credit_note(
     """Take back part of an issued invoice, or all of it."""
     body = given(reason=reason, ref=ref, amount=amount)
     row = api.post(f"{_PATH}/{_id(api, invoice)}/credit-notes", body)
-    print_json(row) if as_json else typer.echo(f"{row['number']}: {row['currency']} {row['total']} credited")
+    print_done(row, f"{row['number']}: {row['currency']} {row['total']} credited", as_json=as_json)
 
 
 @app.command()
@@ -215,28 +215,23 @@ def _id(api: Management, invoice: str) -> str:
 
 
 def _list(rows: list[dict[str, Any]], as_json: bool) -> None:
-    if as_json:
-        print_json(rows)
-        return
-    print_table(
-        ("id", "number", "org", "status", "kind", "from", "until", "currency", "total", "open", "due"),
-        (
-            (
-                row["id"],
-                row["number"],
-                row["org_id"],
-                row["status"],
-                row["kind"],
-                row["period_start"],
-                row["period_end"],
-                row["currency"],
-                row["total"],
-                row["open"],
-                row["due_at"],
-            )
-            for row in rows
-        ),
+    print_rows(
+        rows,
+        {
+            "id": "id",
+            "number": "number",
+            "org": "org_id",
+            "status": "status",
+            "kind": "kind",
+            "from": "period_start",
+            "until": "period_end",
+            "currency": "currency",
+            "total": "total",
+            "open": "open",
+            "due": "due_at",
+        },
         nothing="there are no invoices",
+        as_json=as_json,
     )
 
 

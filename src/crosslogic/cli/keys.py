@@ -18,7 +18,7 @@ from crosslogic.cli.flags import (
     seconds_of,
 )
 from crosslogic.cli.key_check import check
-from crosslogic.cli.output import limits_text, print_json, print_table
+from crosslogic.cli.output import limits_text, print_done, print_json, print_rows
 from crosslogic.kernel.errors import InvalidRequest
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Create, list, rotate, suspend and revoke API keys.")
@@ -84,28 +84,22 @@ def list_keys(
     as_json: JsonOption = False,
 ) -> None:
     """List keys. A key is recognised by its beginning; nobody can see the whole of it."""
-    rows = list(api.rows("/admin/keys", org=org, environment=env, status=status, role=role, prefix=prefix))
-    if as_json:
-        print_json(rows)
-        return
-    print_table(
-        ("id", "begins with", "name", "org", "environment", "role", "status", "limits", "last used", "expires"),
-        (
-            (
-                row["id"],
-                row["prefix"],
-                row["name"],
-                row["org_id"],
-                row["env_id"],
-                row["role"],
-                row["status"],
-                limits_text(row["limits"]),
-                row["last_used_at"],
-                row["expires_at"],
-            )
-            for row in rows
-        ),
+    print_rows(
+        api.rows("/admin/keys", org=org, environment=env, status=status, role=role, prefix=prefix),
+        {
+            "id": "id",
+            "begins with": "prefix",
+            "name": "name",
+            "org": "org_id",
+            "environment": "env_id",
+            "role": "role",
+            "status": "status",
+            "limits": lambda row: limits_text(row["limits"]),
+            "last used": "last_used_at",
+            "expires": "expires_at",
+        },
         nothing="there are no keys",
+        as_json=as_json,
     )
 
 
@@ -144,7 +138,7 @@ def suspend(
 ) -> None:
     """Refuse a key until it is activated again. Every gateway follows within a second."""
     row = api.patch(f"/admin/keys/{key_id}", {"status": "suspended"})
-    print_json(row) if as_json else typer.echo(f"{key_id} is suspended")
+    print_done(row, f"{key_id} is suspended", as_json=as_json)
 
 
 @app.command()
@@ -156,7 +150,7 @@ def activate(
 ) -> None:
     """Take up a suspended key again."""
     row = api.patch(f"/admin/keys/{key_id}", {"status": "active"})
-    print_json(row) if as_json else typer.echo(f"{key_id} is active")
+    print_done(row, f"{key_id} is active", as_json=as_json)
 
 
 @app.command()
@@ -168,10 +162,7 @@ def revoke(
 ) -> None:
     """Revoke a key for good. Every gateway refuses it within a second."""
     row = api.delete(f"/admin/keys/{key_id}")
-    if as_json:
-        print_json(row)
-    else:
-        typer.echo(f"{key_id} is revoked")
+    print_done(row, f"{key_id} is revoked", as_json=as_json)
 
 
 def _instant(lifetime: str | None) -> str | None:

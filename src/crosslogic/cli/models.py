@@ -7,7 +7,7 @@ import typer
 
 from crosslogic.cli.client import Management, with_management
 from crosslogic.cli.flags import JsonOption, given
-from crosslogic.cli.output import print_json, print_table
+from crosslogic.cli.output import print_done, print_json, print_table
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Register models, deploy them, roll versions out.")
 
@@ -49,7 +49,7 @@ def register(
         row = api.patch(f"/admin/models/{quote(model, safe='')}", body)
     else:
         row = api.post("/admin/models", {"id": model, **body})
-    print_json(row) if as_json else typer.echo(f"{row['id']} is registered, version {row['version']}")
+    print_done(row, f"{row['id']} is registered, version {row['version']}", as_json=as_json)
 
 
 @app.command("list")
@@ -76,7 +76,7 @@ def deploy(
     """Deploy a version. Nodes join it by registering with its id."""
     body = given(model=model, replicas=replicas, version=version, config={"tensor_parallelism": tensor_parallelism})
     row = api.post("/admin/deployments", body)
-    print_json(row) if as_json else typer.echo(row["id"])
+    print_done(row, row["id"], as_json=as_json)
 
 
 @app.command()
@@ -102,7 +102,7 @@ def scale(
 ) -> None:
     """Want another number of nodes."""
     row = api.patch(f"/admin/deployments/{deployment}", {"replicas": replicas})
-    print_json(row) if as_json else typer.echo(f"{row['id']} is {row['status']}")
+    print_done(row, f"{row['id']} is {row['status']}", as_json=as_json)
 
 
 @app.command()
@@ -114,7 +114,7 @@ def undeploy(
 ) -> None:
     """Let its nodes finish, and give them nothing new."""
     row = api.delete(f"/admin/deployments/{deployment}")
-    print_json(row) if as_json else typer.echo(f"{row['id']} is {row['status']}")
+    print_done(row, f"{row['id']} is {row['status']}", as_json=as_json)
 
 
 @app.command("roll-out")
@@ -131,7 +131,7 @@ def roll_out(
     """Move a model's requests to this deployment. It goes back by itself when it is worse."""
     rules = given(steps_percent=step or None, step_s=step_s, min_requests=min_requests)
     row = api.post("/admin/rollouts", {"deployment": deployment, "kind": kind, "rules": rules})
-    print_json(row) if as_json else typer.echo(row["id"])
+    print_done(row, row["id"], as_json=as_json)
 
 
 @app.command()
@@ -171,7 +171,7 @@ def cancel(
 
 def _end(api: Management, rollout: str, how: str, as_json: bool) -> None:
     row = api.post(f"/admin/rollouts/{rollout}/{how}")
-    print_json(row) if as_json else typer.echo(f"{row['id']} is {row['status']}")
+    print_done(row, f"{row['id']} is {row['status']}", as_json=as_json)
 
 
 def _show(rows: list[dict[str, Any]], columns: tuple[str, ...], as_json: bool, *, nothing: str) -> None:

@@ -6,7 +6,7 @@ import typer
 
 from crosslogic.cli.client import Management, with_management
 from crosslogic.cli.flags import JsonOption, given
-from crosslogic.cli.output import print_json, print_table
+from crosslogic.cli.output import print_done, print_json, print_rows, print_table
 from crosslogic.kernel.durations import duration_s
 from crosslogic.kernel.errors import ConfigurationError
 
@@ -48,12 +48,12 @@ def list_tokens(
     as_json: JsonOption = False,
 ) -> None:
     """List join tokens, used ones too."""
-    rows = list(api.rows("/admin/node-tokens", org=org))
-    if as_json:
-        print_json(rows)
-        return
-    columns = ("id", "status", "org_id", "region", "expires_at", "used_by")
-    print_table(columns, ([row[column] for column in columns] for row in rows), nothing="there are no join tokens")
+    print_rows(
+        api.rows("/admin/node-tokens", org=org),
+        ("id", "status", "org_id", "region", "expires_at", "used_by"),
+        nothing="there are no join tokens",
+        as_json=as_json,
+    )
 
 
 @token_app.command("revoke")
@@ -65,7 +65,7 @@ def revoke_token(
 ) -> None:
     """Make a join token unusable."""
     row = api.delete(f"/admin/node-tokens/{token_id}")
-    print_json(row) if as_json else typer.echo(f"{row['id']} is {row['status']}")
+    print_done(row, f"{row['id']} is {row['status']}", as_json=as_json)
 
 
 @with_management
@@ -76,7 +76,7 @@ def revoke(
 ) -> None:
     """Refuse a node's certificates from now on, and give it nothing more. It needs a new join token to come back."""
     row = api.post(f"/admin/nodes/{node_id}/revoke")
-    print_json(row) if as_json else typer.echo(f"{node_id}: {len(row['serials'])} certificate(s) revoked")
+    print_done(row, f"{node_id}: {len(row['serials'])} certificate(s) revoked", as_json=as_json)
 
 
 @with_management
@@ -87,12 +87,12 @@ def certificates(
     as_json: JsonOption = False,
 ) -> None:
     """List the certificates that nodes were given."""
-    rows = list(api.rows("/admin/node-certificates", node=node, org=org))
-    if as_json:
-        print_json(rows)
-        return
-    columns = ("serial", "node_id", "org_id", "region", "status", "expires_at")
-    print_table(columns, ([row[column] for column in columns] for row in rows), nothing="there are no certificates")
+    print_rows(
+        api.rows("/admin/node-certificates", node=node, org=org),
+        ("serial", "node_id", "org_id", "region", "status", "expires_at"),
+        nothing="there are no certificates",
+        as_json=as_json,
+    )
 
 
 @with_management
@@ -141,4 +141,4 @@ def upgrade(
 ) -> None:
     """Ask a node's agent to become another version. Its engine goes on serving meanwhile."""
     row = api.post(f"/admin/nodes/{node_id}/upgrade", {"version": version})
-    print_json(row) if as_json else typer.echo(f"{node_id} is asked to become {version}")
+    print_done(row, f"{node_id} is asked to become {version}", as_json=as_json)

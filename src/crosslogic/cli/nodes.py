@@ -7,7 +7,7 @@ import typer
 from crosslogic.cli import node_agents
 from crosslogic.cli.client import Management, with_management
 from crosslogic.cli.flags import JsonOption, given
-from crosslogic.cli.output import print_json, print_table
+from crosslogic.cli.output import print_done, print_json, print_table
 from crosslogic.cli.tunnel_certificate import tunnel_certificate
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="List, register, drain and revoke nodes.")
@@ -120,7 +120,4 @@ def _why(health: dict[str, Any]) -> str:
 
 
 def _tell(row: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        print_json(row)
-    else:
-        typer.echo(f"{row['node_id']} is {row['status']}")
+    print_done(row, f"{row['node_id']} is {row['status']}", as_json=as_json)

@@ -6,7 +6,7 @@ import typer
 
 from crosslogic.cli.client import Management, with_management
 from crosslogic.cli.flags import JsonOption
-from crosslogic.cli.output import print_json, print_table
+from crosslogic.cli.output import print_done, print_json, print_rows
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Create, list and revoke operators.")
 
@@ -37,12 +37,12 @@ def list_operators(
     as_json: JsonOption = False,
 ) -> None:
     """List operators. Whoever has the configured admin key is called `root` and stands in no list."""
-    rows = list(api.rows("/admin/operators", status=status, role=role))
-    if as_json:
-        print_json(rows)
-        return
-    columns = ("id", "name", "prefix", "role", "status")
-    print_table(columns, ([row[column] for column in columns] for row in rows), nothing="there are no operators")
+    print_rows(
+        api.rows("/admin/operators", status=status, role=role),
+        ("id", "name", "prefix", "role", "status"),
+        nothing="there are no operators",
+        as_json=as_json,
+    )
 
 
 @app.command()
@@ -54,4 +54,4 @@ def revoke(
 ) -> None:
     """Revoke an operator's key for good, at once."""
     row = api.delete(f"/admin/operators/{operator_id}")
-    print_json(row) if as_json else typer.echo(f"{row['name']} is revoked")
+    print_done(row, f"{row['name']} is revoked", as_json=as_json)

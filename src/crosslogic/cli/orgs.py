@@ -23,7 +23,7 @@ from crosslogic.cli.flags import (
     limits_of,
     named_limits,
 )
-from crosslogic.cli.output import limits_text, print_json, print_table
+from crosslogic.cli.output import limits_text, print_done, print_json, print_rows
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Create, list, change and suspend organisations.")
 
@@ -80,24 +80,18 @@ def list_orgs(
     as_json: JsonOption = False,
 ) -> None:
     """List organisations."""
-    rows = list(api.rows("/admin/orgs", status=status))
-    if as_json:
-        print_json(rows)
-        return
-    print_table(
-        ("id", "name", "status", "plan", "limits", "models"),
-        (
-            (
-                row["id"],
-                row["name"],
-                row["status"],
-                row["billing_plan"],
-                limits_text(row["limits"]),
-                row["allowed_models"] or "all",
-            )
-            for row in rows
-        ),
+    print_rows(
+        api.rows("/admin/orgs", status=status),
+        {
+            "id": "id",
+            "name": "name",
+            "status": "status",
+            "plan": "billing_plan",
+            "limits": lambda row: limits_text(row["limits"]),
+            "models": lambda row: row["allowed_models"] or "all",
+        },
         nothing="there are no organisations",
+        as_json=as_json,
     )
 
 
@@ -137,7 +131,7 @@ def change(
         cache=cache_of(cache, cache_ttl, cache_sampled),
     )
     row = api.patch(f"/admin/orgs/{org}", body)
-    print_json(row) if as_json else typer.echo(f"{row['name']} is changed")
+    print_done(row, f"{row['name']} is changed", as_json=as_json)
 
 
 @app.command()
@@ -149,7 +143,7 @@ def suspend(
 ) -> None:
     """Refuse all keys of an organisation. Every gateway follows within a second."""
     row = api.patch(f"/admin/orgs/{org}", {"status": "suspended"})
-    print_json(row) if as_json else typer.echo(f"{row['name']} is suspended")
+    print_done(row, f"{row['name']} is suspended", as_json=as_json)
 
 
 @app.command()
@@ -161,4 +155,4 @@ def activate(
 ) -> None:
     """Take up a suspended organisation again."""
     row = api.patch(f"/admin/orgs/{org}", {"status": "active"})
-    print_json(row) if as_json else typer.echo(f"{row['name']} is active")
+    print_done(row, f"{row['name']} is active", as_json=as_json)

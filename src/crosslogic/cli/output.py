@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import typer
@@ -12,9 +12,33 @@ from rich.table import Table
 
 _WIDTH_WITHOUT_TERMINAL = 200
 
+Row = dict[str, Any]
+Columns = Sequence[str] | Mapping[str, str | Callable[[Row], Any]]
+
 
 def print_json(value: Any) -> None:
     typer.echo(json.dumps(value, indent=2, default=str))
+
+
+def print_rows(rows: Iterable[Row], columns: Columns, *, nothing: str, as_json: bool) -> None:
+    """A list of the management API: as JSON with all that is known of each, or as a table.
+
+    `columns` are fields, or under each heading a field or what is made of a row.
+    """
+    if as_json:
+        print_json(list(rows))
+        return
+    made_of = columns if isinstance(columns, Mapping) else dict(zip(columns, columns, strict=True))
+    cells = ([row[of] if isinstance(of, str) else of(row) for of in made_of.values()] for row in rows)
+    print_table(list(made_of), cells, nothing=nothing)
+
+
+def print_done(row: Any, told: str, *, as_json: bool) -> None:
+    """The answer to a command that changed something: the row as it is now, or one line for people."""
+    if as_json:
+        print_json(row)
+    else:
+        typer.echo(told)
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, nothing: str) -> None:

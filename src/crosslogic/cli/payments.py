@@ -6,7 +6,7 @@ import typer
 
 from crosslogic.cli.client import Management, with_management
 from crosslogic.cli.flags import JsonOption, given
-from crosslogic.cli.output import print_json, print_table
+from crosslogic.cli.output import print_done, print_json, print_rows, print_table
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="List payments, charge invoices, refund.")
 
@@ -88,10 +88,7 @@ def refund(
     headers = {} if idempotency_key is None else {"Idempotency-Key": idempotency_key}
     body = given(payment_id=payment, amount_minor=amount_minor, reason=reason)
     row = api.post("/admin/refunds", body, headers=headers)
-    if as_json:
-        print_json(row)
-    else:
-        typer.echo(f"{row['id']}: {row['amount']} {row['currency']} {row['status']}")
+    print_done(row, f"{row['id']}: {row['amount']} {row['currency']} {row['status']}", as_json=as_json)
 
 
 @app.command()
@@ -151,12 +148,12 @@ def events(
     as_json: JsonOption = False,
 ) -> None:
     """List what providers told by webhook, newest first."""
-    rows = list(api.rows("/admin/payments-events", failing=failing or None))
-    if as_json:
-        print_json(rows)
-        return
-    names = ("received_at", "provider", "event_id", "type", "copies", "attempts", "processed_at", "error")
-    print_table(names, ([row[name] for name in names] for row in rows), nothing="no provider told anything")
+    print_rows(
+        api.rows("/admin/payments-events", failing=failing or None),
+        ("received_at", "provider", "event_id", "type", "copies", "attempts", "processed_at", "error"),
+        nothing="no provider told anything",
+        as_json=as_json,
+    )
 
 
 def _print_refunds(rows: list[dict[str, Any]], nothing: str) -> None:

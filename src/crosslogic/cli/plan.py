@@ -76,13 +76,13 @@ def plan(
     as_json: JsonOption = False,
 ) -> None:
     """Plan a deployment: which model on which GPUs, how many, and what it costs."""
-    for_programs = as_json or as_yaml
     if specification_only and (manifests is not None or report_file is not None or deploy):
         raise InvalidRequest("--manifests, --report and --deploy need a recommendation; leave --specification out")
     if deploy and prices is not None:
         raise InvalidRequest(
             "--deploy plans with the cloud's prices; import yours with crosslogic catalog prices import"
         )
+    for_programs = as_json or as_yaml
     turns = [Turn(Role.USER, description or _asked_for(for_programs))]
     if ask and not for_programs and sys.stdin.isatty():
         turns = _clarified(turns)

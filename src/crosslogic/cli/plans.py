@@ -17,7 +17,7 @@ from crosslogic.cli.flags import (
     limits_of,
     named_limits,
 )
-from crosslogic.cli.output import limits_text, print_json, print_table
+from crosslogic.cli.output import limits_text, print_done, print_rows
 from crosslogic.kernel.errors import NotFound
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="List and change plans.")
@@ -33,41 +33,23 @@ def list_plans(
     as_json: JsonOption = False,
 ) -> None:
     """List the plans in force."""
-    rows = list(api.rows("/admin/plans", source=source))
-    if as_json:
-        print_json(rows)
-        return
-    print_table(
-        (
-            "id",
-            "name",
-            "USD/month",
-            "tokens included",
-            "limits",
-            "queue",
-            "priority",
-            "weight",
-            "order",
-            "features",
-            "from",
-        ),
-        (
-            (
-                row["id"],
-                row["name"],
-                _short(row["price_usd_per_month"]),
-                row["included_tokens_per_month"],
-                limits_text(row["limits"]),
-                row["max_queue_depth"],
-                row["priority"],
-                row["weight"],
-                row["policy"],
-                row["features"],
-                row["source"],
-            )
-            for row in rows
-        ),
+    print_rows(
+        api.rows("/admin/plans", source=source),
+        {
+            "id": "id",
+            "name": "name",
+            "USD/month": lambda row: _short(row["price_usd_per_month"]),
+            "tokens included": "included_tokens_per_month",
+            "limits": lambda row: limits_text(row["limits"]),
+            "queue": "max_queue_depth",
+            "priority": "priority",
+            "weight": "weight",
+            "order": "policy",
+            "features": "features",
+            "from": "source",
+        },
         nothing="there are no plans",
+        as_json=as_json,
     )
 
 
@@ -118,7 +100,7 @@ def set_plan(
     for name, said in ceilings.items():
         body[name] = {**(body.get(name) or {}), **(said or {})}
     row = api.put(f"/admin/plans/{plan}", {**body, **changed})
-    print_json(row) if as_json else typer.echo(f"{plan} is set")
+    print_done(row, f"{plan} is set", as_json=as_json)
 
 
 @app.command()

@@ -8,7 +8,7 @@ import typer
 
 from crosslogic.cli.client import Management, with_management
 from crosslogic.cli.flags import JsonOption, given
-from crosslogic.cli.output import print_json, print_table
+from crosslogic.cli.output import print_done, print_json, print_rows, print_table
 from crosslogic.kernel.errors import InvalidRequest
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Draft, look at, publish and compare prices.")
@@ -28,12 +28,12 @@ def list_versions(
     as_json: JsonOption = False,
 ) -> None:
     """List price versions."""
-    rows = list(api.rows(_PATH, org=org, status=status))
-    if as_json:
-        print_json(rows)
-        return
-    columns = ("id", "org_id", "status", "currency", "effective_from", "retired_from", "note")
-    print_table(columns, ([row[name] for name in columns] for row in rows), nothing="there are no price versions")
+    print_rows(
+        api.rows(_PATH, org=org, status=status),
+        ("id", "org_id", "status", "currency", "effective_from", "retired_from", "note"),
+        nothing="there are no price versions",
+        as_json=as_json,
+    )
 
 
 @app.command()
@@ -64,7 +64,7 @@ def draft(
     """Write down prices that hold for nobody yet."""
     body = given(terms=_read(file), org=org, currency=currency, note=note or None)
     row = api.post(_PATH, body)
-    print_json(row) if as_json else typer.echo(f"{row['id']} is a draft; publish it with `crosslogic prices publish`")
+    print_done(row, f"{row['id']} is a draft; publish it with `crosslogic prices publish`", as_json=as_json)
 
 
 @app.command()
@@ -72,7 +72,7 @@ def draft(
 def publish(api: Management, version: VersionArgument, start: FromOption = None, as_json: JsonOption = False) -> None:
     """Let a version hold from now on, or from a later time on."""
     row = api.post(f"{_PATH}/{version}/publish", given(effective_from=start))
-    print_json(row) if as_json else typer.echo(f"{version} holds from {row['effective_from']} on")
+    print_done(row, f"{version} holds from {row['effective_from']} on", as_json=as_json)
 
 
 @app.command()
@@ -80,7 +80,7 @@ def publish(api: Management, version: VersionArgument, start: FromOption = None,
 def retire(api: Management, version: VersionArgument, start: FromOption = None, as_json: JsonOption = False) -> None:
     """Let a version hold no more, from now on or from a later time on."""
     row = api.post(f"{_PATH}/{version}/retire", given(retired_from=start))
-    print_json(row) if as_json else typer.echo(f"{version} holds no more from {row['retired_from']} on")
+    print_done(row, f"{version} holds no more from {row['retired_from']} on", as_json=as_json)
 
 
 @app.command()
@@ -124,7 +124,7 @@ def rate(
         "/admin/exchange-rates",
         given(currency=currency, rate=units, effective_from=start, source=source or None),
     )
-    print_json(row) if as_json else typer.echo(f"1 USD is {row['rate']} {currency} from {row['effective_from']} on")
+    print_done(row, f"1 USD is {row['rate']} {currency} from {row['effective_from']} on", as_json=as_json)
 
 
 def _read(file: Path) -> Any:

@@ -6,7 +6,7 @@ import typer
 
 from crosslogic.cli.client import Management, with_management
 from crosslogic.cli.flags import JsonOption
-from crosslogic.cli.output import print_json, print_table
+from crosslogic.cli.output import print_rows
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="See who waits, and take requests out.")
 
@@ -23,25 +23,19 @@ def list_queues(
     as_json: JsonOption = False,
 ) -> None:
     """What waits and runs, of each organisation for each model."""
-    rows = list(api.rows("/admin/queue", org=org, model=model))
-    if as_json:
-        print_json(rows)
-        return
-    print_table(
-        ("model", "organisation", "own nodes", "waiting", "running", "oldest s", "estimated s"),
-        (
-            (
-                row["model"],
-                row["org_id"],
-                row["dedicated"],
-                row["waiting"],
-                row["running"],
-                row["oldest_wait_s"],
-                row["estimated_wait_s"],
-            )
-            for row in rows
-        ),
+    print_rows(
+        api.rows("/admin/queue", org=org, model=model),
+        {
+            "model": "model",
+            "organisation": "org_id",
+            "own nodes": "dedicated",
+            "waiting": "waiting",
+            "running": "running",
+            "oldest s": "oldest_wait_s",
+            "estimated s": "estimated_wait_s",
+        },
         nothing="nothing waits or runs",
+        as_json=as_json,
     )
 
 
@@ -54,27 +48,21 @@ def requests(
     as_json: JsonOption = False,
 ) -> None:
     """The requests that wait, with position and estimated wait."""
-    rows = list(api.rows("/admin/queue/requests", org=org, model=model))
-    if as_json:
-        print_json(rows)
-        return
-    print_table(
-        ("request", "caller's id", "organisation", "model", "class", "priority", "position", "waited s", "estimated s"),
-        (
-            (
-                row["request_id"],
-                row["client_request_id"],
-                row["org_id"],
-                row["model"],
-                row["traffic"],
-                row["priority"],
-                row["position"],
-                row["waited_s"],
-                row["estimated_wait_s"],
-            )
-            for row in rows
-        ),
+    print_rows(
+        api.rows("/admin/queue/requests", org=org, model=model),
+        {
+            "request": "request_id",
+            "caller's id": "client_request_id",
+            "organisation": "org_id",
+            "model": "model",
+            "class": "traffic",
+            "priority": "priority",
+            "position": "position",
+            "waited s": "waited_s",
+            "estimated s": "estimated_wait_s",
+        },
         nothing="nothing waits",
+        as_json=as_json,
     )
 
 

@@ -6,7 +6,7 @@ import typer
 
 from crosslogic.cli.client import Management, with_management
 from crosslogic.cli.flags import JsonOption, given
-from crosslogic.cli.output import print_json, print_table
+from crosslogic.cli.output import print_json, print_rows, print_table
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Compare all books; repair on demand; disputes.")
 
@@ -31,14 +31,18 @@ def run(
 @with_management
 def list_reports(api: Management, as_json: JsonOption = False) -> None:
     """List earlier comparisons, newest first."""
-    rows = list(api.rows("/admin/reconciliations"))
-    if as_json:
-        print_json(rows)
-        return
-    print_table(
-        ("id", "day", "days", "agrees", "differences", "skipped"),
-        ([row["id"], row["day"], row["days"], row["agrees"], len(row["differences"]), row["skipped"]] for row in rows),
+    print_rows(
+        api.rows("/admin/reconciliations"),
+        {
+            "id": "id",
+            "day": "day",
+            "days": "days",
+            "agrees": "agrees",
+            "differences": lambda row: len(row["differences"]),
+            "skipped": "skipped",
+        },
         nothing="nothing was compared yet",
+        as_json=as_json,
     )
 
 

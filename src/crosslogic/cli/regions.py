@@ -6,7 +6,7 @@ import typer
 
 from crosslogic.cli.client import Management, with_management
 from crosslogic.cli.flags import JsonOption
-from crosslogic.cli.output import print_json, print_table
+from crosslogic.cli.output import print_json, print_rows, print_table
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="List regions, and look at one.")
 
@@ -20,17 +20,18 @@ def list_regions(
     as_json: JsonOption = False,
 ) -> None:
     """List regions."""
-    rows = list(api.rows("/admin/regions", country=country, cloud=cloud))
-    if as_json:
-        print_json(rows)
-        return
-    print_table(
-        ("id", "name", "countries", "price", "when down", "also called"),
-        (
-            (row["id"], row["name"], row["countries"], f"x {row['cost_multiplier']}", row["fallbacks"], row["aliases"])
-            for row in rows
-        ),
+    print_rows(
+        api.rows("/admin/regions", country=country, cloud=cloud),
+        {
+            "id": "id",
+            "name": "name",
+            "countries": "countries",
+            "price": lambda row: f"x {row['cost_multiplier']}",
+            "when down": "fallbacks",
+            "also called": "aliases",
+        },
         nothing="there are no such regions",
+        as_json=as_json,
     )
 
 

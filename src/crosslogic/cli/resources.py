@@ -6,7 +6,7 @@ import typer
 
 from crosslogic.cli.client import Management, with_management
 from crosslogic.cli.flags import JsonOption, OrgOption, given
-from crosslogic.cli.output import print_json, print_table
+from crosslogic.cli.output import print_done, print_json, print_rows, print_table
 from crosslogic.kernel.durations import duration_s
 from crosslogic.kernel.errors import InvalidRequest
 
@@ -31,7 +31,7 @@ def allocate(
     """Take resources for an organisation until they are released, or expire."""
     body = given(org=org, gpu_memory_mb=gpu_memory_mb, cpu_cores=cpu_cores, concurrency=concurrency)
     row = api.post("/admin/capacity/allocations", body | {"lasts_s": _seconds(lasts)})
-    print_json(row) if as_json else typer.echo(f"{row['id']}: {_text(row['resources'])} until {row['expires_at']}")
+    print_done(row, f"{row['id']}: {_text(row['resources'])} until {row['expires_at']}", as_json=as_json)
 
 
 @app.command("list")
@@ -42,14 +42,17 @@ def list_allocations(
     as_json: JsonOption = False,
 ) -> None:
     """List what is allocated."""
-    rows = list(api.rows("/admin/capacity/allocations", org=org))
-    if as_json:
-        print_json(rows)
-        return
-    print_table(
-        ("id", "org", "resources", "since", "until"),
-        ((row["id"], row["org_id"], _text(row["resources"]), row["allocated_at"], row["expires_at"]) for row in rows),
+    print_rows(
+        api.rows("/admin/capacity/allocations", org=org),
+        {
+            "id": "id",
+            "org": "org_id",
+            "resources": lambda row: _text(row["resources"]),
+            "since": "allocated_at",
+            "until": "expires_at",
+        },
         nothing="nothing is allocated",
+        as_json=as_json,
     )
 
 
@@ -62,7 +65,7 @@ def release(
 ) -> None:
     """Give an allocation back before its time."""
     row = api.delete(f"/admin/capacity/allocations/{allocation}")
-    print_json(row) if as_json else typer.echo(f"{allocation} is released")
+    print_done(row, f"{allocation} is released", as_json=as_json)
 
 
 @app.command()

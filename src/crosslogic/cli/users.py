@@ -6,7 +6,7 @@ import typer
 
 from crosslogic.cli.client import Management, with_management
 from crosslogic.cli.flags import JsonOption, OrgOption, given
-from crosslogic.cli.output import print_json, print_table
+from crosslogic.cli.output import print_done, print_rows
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Create, list and change users.")
 
@@ -25,7 +25,7 @@ def create(
 ) -> None:
     """Add a person to an organisation. The identity provider's tokens with this address are theirs."""
     row = api.post(f"/admin/orgs/{org}/users", {"email": email, "name": name, "role": role})
-    print_json(row) if as_json else typer.echo(f"{row['id']}  {row['email']}, {row['role']}")
+    print_done(row, f"{row['id']}  {row['email']}, {row['role']}", as_json=as_json)
 
 
 @app.command("list")
@@ -38,12 +38,12 @@ def list_users(
     as_json: JsonOption = False,
 ) -> None:
     """List the people of an organisation."""
-    rows = list(api.rows(f"/admin/orgs/{org}/users", role=role, status=status))
-    if as_json:
-        print_json(rows)
-        return
-    columns = ("id", "email", "name", "role", "status")
-    print_table(columns, ([row[column] for column in columns] for row in rows), nothing="there are no users")
+    print_rows(
+        api.rows(f"/admin/orgs/{org}/users", role=role, status=status),
+        ("id", "email", "name", "role", "status"),
+        nothing="there are no users",
+        as_json=as_json,
+    )
 
 
 @app.command()
@@ -59,7 +59,7 @@ def change(
 ) -> None:
     """Change name, role or status. A suspended user's tokens are refused within a second."""
     row = api.patch(f"/admin/orgs/{org}/users/{user}", given(name=name, role=role, status=status))
-    print_json(row) if as_json else typer.echo(f"{row['email']} is {row['status']}, {row['role']}")
+    print_done(row, f"{row['email']} is {row['status']}, {row['role']}", as_json=as_json)
 
 
 @app.command()
@@ -72,4 +72,4 @@ def remove(
 ) -> None:
     """Remove a person. Keys belong to the organisation and work on: revoke those that the person knows."""
     row = api.delete(f"/admin/orgs/{org}/users/{user}")
-    print_json(row) if as_json else typer.echo(f"{row['email']} is removed")
+    print_done(row, f"{row['email']} is removed", as_json=as_json)
