@@ -1,7 +1,11 @@
 """Invoices, credits and payments of one org, all of them real, over a provider's fake."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 import msgspec
 from sqlalchemy import delete, insert
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from crosslogic.billing.chargebacks.service import ChargebackService
 from crosslogic.billing.charges.rows import canonical
@@ -15,12 +19,13 @@ from crosslogic.billing.invoices.service import InvoiceService
 from crosslogic.billing.payments.model import Payment, Status
 from crosslogic.billing.payments.owed import Invoices, PaidForOurs
 from crosslogic.billing.payments.service import PaymentService
+from crosslogic.kernel.clock import ManualClock
 from crosslogic.kernel.ids import OrgId
 from crosslogic.store.tables import charge_cursors, charges, credit_draws, orgs
 from crosslogic.tenancy.audit_sql import AuditTrail
 from crosslogic.tenancy.keys import key_hasher
 from tests.billing_samples import charge_row
-from tests.payments_rig import ACME, Provider, Rig, org_row
+from tests.payments_rig import ACME, SIDES, Provider, Rig, org_row
 
 CENT = 10**10  # in 1e-12 of a dollar
 
@@ -127,3 +132,11 @@ class House:
         assert now.credited_minor == sum(each.total_minor for each in notes)
         assert msgspec.structs.replace(now, status=invoice.status).document == now.document
         return now.status.value, now.paid_minor, now.credited_minor, now.open_minor
+
+
+@asynccontextmanager
+async def paid_house(engine: AsyncEngine, provider: str, terms: InvoicingTerms | None = None) -> AsyncIterator[House]:
+    """An open house over the fake of this provider, one of `SIDES`."""
+    clock = ManualClock()
+    async with SIDES[provider](clock) as side:
+        yield await House(Rig(engine, side, clock), terms).open()

@@ -1,12 +1,9 @@
 """Idempotency keys when Redis hangs, dies, forgets, or answers into the void: on servers of its own."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from pathlib import Path
 
 import pytest
-import pytest_asyncio
 
 from crosslogic.cache.idempotency.ports import SlotKey
 from crosslogic.cache.idempotency.redis import RedisSlots
@@ -17,7 +14,7 @@ from crosslogic.kernel.clock import SystemClock
 from crosslogic.kernel.errors import Unavailable
 from crosslogic.net.redis import RedisConnection
 from tests.cache_samples import ORG, OTHER_ORG, recording
-from tests.contract.limits_rig import OwnRedis, Wire, eventually, own_redis
+from tests.contract.limits_rig import OwnRedis, Wire, eventually
 
 KEY, OTHER_KEY = SlotKey(ORG, b"k" * 32), SlotKey(OTHER_ORG, b"k" * 32)
 BODY = b"b" * 32
@@ -26,18 +23,6 @@ PATIENT_S = 5.0
 
 def always() -> bool:
     return True
-
-
-@pytest_asyncio.fixture
-async def server(tmp_path: Path) -> AsyncIterator[OwnRedis]:
-    async with own_redis(tmp_path) as server:
-        yield server
-
-
-@pytest_asyncio.fixture
-async def stack() -> AsyncIterator[AsyncExitStack]:
-    async with AsyncExitStack() as stack:
-        yield stack
 
 
 async def connected(stack: AsyncExitStack, url: str) -> RedisConnection:

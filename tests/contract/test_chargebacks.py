@@ -29,22 +29,20 @@ from crosslogic.tenancy.audit_sql import AuditTrail
 from tests.fake_paypal import WEBHOOK_ID
 from tests.fake_stripe import webhooks
 from tests.fake_stripe.server import DOWN
-from tests.paid_house import House
+from tests.paid_house import House, paid_house
 from tests.payments_rig import ACME, SIDES, PayPalSide, Rig, StripeSide
 
 
 @pytest_asyncio.fixture(params=list(SIDES))
 async def house(request: pytest.FixtureRequest, engine: AsyncEngine) -> AsyncIterator[House]:
-    clock = ManualClock()
-    async with SIDES[request.param](clock) as provider:
-        yield await House(Rig(engine, provider, clock)).open()
+    async with paid_house(engine, request.param) as house:
+        yield house
 
 
 @pytest_asyncio.fixture
 async def stripe_house(engine: AsyncEngine) -> AsyncIterator[House]:
-    clock = ManualClock()
-    async with SIDES["stripe"](clock) as provider:
-        yield await House(Rig(engine, provider, clock)).open()
+    async with paid_house(engine, "stripe") as house:
+        yield house
 
 
 async def payment_now(house: House, payment: Payment) -> Payment:

@@ -2,6 +2,7 @@
 
 import asyncio
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from sqlalchemy import func, insert, select
@@ -49,23 +50,26 @@ def at(port: int, **fields: object) -> Registration:
 
 async def test_every_field_survives_the_database(registry: Registry, engine: AsyncEngine, clock: ManualClock) -> None:
     await add_orgs(engine, clock)
+    said: dict[str, Any] = {
+        "backend": BackendKind.SGLANG,
+        "region": "in-mumbai",
+        "cloud": "yotta",
+        "spot": True,
+        "gpu_type": "H100",
+        "gpu_count": 8,
+        "vram_total_mb": 655_360,
+        "vram_free_mb": 1,
+        "throughput_tokens_per_s": 12_345.5,
+        "spot_price_usd_per_hour": 9.75,
+        "tailnet_ip": "100.64.0.1",
+        "org_id": ACME,
+        "api_key": "node-secret",
+    }
     registration = Registration(
         endpoint_url="http://10.0.0.1:8000/v1/",
         models=("b", "a", "b"),
         node_id=NodeId("node-1.x"),
-        backend=BackendKind.SGLANG,
-        region="in-mumbai",
-        cloud="yotta",
-        spot=True,
-        gpu_type="H100",
-        gpu_count=8,
-        vram_total_mb=655_360,
-        vram_free_mb=1,
-        throughput_tokens_per_s=12_345.5,
-        spot_price_usd_per_hour=9.75,
-        tailnet_ip="100.64.0.1",
-        org_id=ACME,
-        api_key="node-secret",
+        **said,
     )
     stored = await registry.register(registration)
     await registry.heartbeat(stored.id, Heartbeat(load=NodeLoad(3, 2, 900, 0.5, 80.0)))
@@ -76,19 +80,7 @@ async def test_every_field_survives_the_database(registry: Registry, engine: Asy
         models=("b", "a"),
         status=NodeStatus.ACTIVE,
         created_at=clock.now(),
-        backend=BackendKind.SGLANG,
-        region="in-mumbai",
-        cloud="yotta",
-        spot=True,
-        gpu_type="H100",
-        gpu_count=8,
-        vram_total_mb=655_360,
-        vram_free_mb=1,
-        throughput_tokens_per_s=12_345.5,
-        spot_price_usd_per_hour=9.75,
-        tailnet_ip="100.64.0.1",
-        org_id=ACME,
-        api_key="node-secret",
+        **said,
         load=NodeLoad(3, 2, 900, 0.5, 80.0),
         last_heartbeat_at=clock.now(),
     )

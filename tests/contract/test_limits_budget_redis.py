@@ -1,35 +1,19 @@
 """The month's budget when Redis forgets or goes away, and when workers die: never beyond it, and found again."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
-
-import pytest_asyncio
 
 from crosslogic.kernel.clock import SystemClock
 from crosslogic.limits.batch import SCRIPT
 from crosslogic.limits.budget import month_at
 from crosslogic.limits.model import Admitted, Demand, Dimension, Layer, Limits, Rejected, Scope
 from crosslogic.limits.redis import RedisLimiter
-from tests.contract.limits_rig import OwnRedis, Wire, eventually, own_redis
+from tests.contract.limits_rig import OwnRedis, Wire, eventually
 from tests.contract.test_limits_redis import acquainted, worker
 
 CENT = 10**10  # pico-USD
 BUDGET = (Scope(Layer.ORG, "org", Limits(spend_per_month_pusd=100 * CENT)),)
-
-
-@pytest_asyncio.fixture
-async def server(tmp_path: Path) -> AsyncIterator[OwnRedis]:
-    async with own_redis(tmp_path) as server:
-        yield server
-
-
-@pytest_asyncio.fixture
-async def stack() -> AsyncIterator[AsyncExitStack]:
-    async with AsyncExitStack() as stack:
-        yield stack
 
 
 def cents(amount: int) -> Demand:

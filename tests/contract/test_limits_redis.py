@@ -4,33 +4,20 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
-import pytest_asyncio
 import uvloop
 
 from crosslogic.kernel.clock import SystemClock
 from crosslogic.limits.model import NO_DEMAND, Admitted, Demand, Layer, Limits, Rejected, Scope
 from crosslogic.limits.redis import RedisLimiter
 from crosslogic.net.redis import RedisConnection
-from tests.contract.limits_rig import OwnRedis, Wire, eventually, own_redis
+from tests.contract.limits_rig import OwnRedis, Wire, eventually
 
 PREFIX = "{limits-test}:"
-
-
-@pytest_asyncio.fixture
-async def server(tmp_path: Path) -> AsyncIterator[OwnRedis]:
-    async with own_redis(tmp_path) as server:
-        yield server
-
-
-@pytest_asyncio.fixture
-async def stack() -> AsyncIterator[AsyncExitStack]:
-    async with AsyncExitStack() as stack:
-        yield stack
 
 
 async def worker(stack: AsyncExitStack, url: str, **options: object) -> RedisLimiter:

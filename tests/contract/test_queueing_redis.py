@@ -3,12 +3,9 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from pathlib import Path
 
 import pytest
-import pytest_asyncio
 
 from crosslogic.kernel.clock import SystemClock
 from crosslogic.net.redis import RedisConnection
@@ -16,22 +13,10 @@ from crosslogic.queueing.counters import SharedCounters
 from crosslogic.queueing.model import Bounds, Shed, ShedReason, Turn
 from crosslogic.queueing.policies import ByPolicy
 from crosslogic.queueing.redis import RedisQueue
-from tests.contract.limits_rig import OwnRedis, Wire, eventually, own_redis
+from tests.contract.limits_rig import OwnRedis, Wire, eventually
 from tests.contract.queueing_rig import LINE, Places, Worker, ask, desk
 
 now_s = time.monotonic
-
-
-@pytest_asyncio.fixture
-async def server(tmp_path: Path) -> AsyncIterator[OwnRedis]:
-    async with own_redis(tmp_path) as server:
-        yield server
-
-
-@pytest_asyncio.fixture
-async def stack() -> AsyncIterator[AsyncExitStack]:
-    async with AsyncExitStack() as stack:
-        yield stack
 
 
 async def worker(

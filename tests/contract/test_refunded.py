@@ -13,30 +13,26 @@ from crosslogic.billing.inbound.verify_stripe import StripeVerifier
 from crosslogic.billing.invoices.model import InvoicingTerms
 from crosslogic.billing.payments.model import MethodKind, Payment, Refund, Status
 from crosslogic.jobs.dunning import Dunning
-from crosslogic.kernel.clock import ManualClock
 from crosslogic.kernel.errors import Conflict, InvalidRequest
 from crosslogic.tenancy import model as tenancy
 from crosslogic.tenancy.keys import key_hasher
 from crosslogic.tenancy.service import TenancyService
 from crosslogic.tenancy.sql import TenancySql
 from tests.fake_stripe import webhooks
-from tests.paid_house import House
-from tests.payments_rig import ACME, SIDES, Rig, StripeSide
+from tests.paid_house import House, paid_house
+from tests.payments_rig import ACME, SIDES, StripeSide
 
 
 @pytest_asyncio.fixture(params=list(SIDES))
 async def house(request: pytest.FixtureRequest, engine: AsyncEngine) -> AsyncIterator[House]:
-    clock = ManualClock()
-    async with SIDES[request.param](clock) as provider:
-        yield await House(Rig(engine, provider, clock)).open()
+    async with paid_house(engine, request.param) as house:
+        yield house
 
 
 @pytest_asyncio.fixture
 async def stripe_house(engine: AsyncEngine) -> AsyncIterator[House]:
-    clock = ManualClock()
-    async with SIDES["stripe"](clock) as provider:
-        terms = InvoicingTerms(suspend_unpaid=True, reminder_days=())
-        yield await House(Rig(engine, provider, clock), terms).open()
+    async with paid_house(engine, "stripe", InvoicingTerms(suspend_unpaid=True, reminder_days=())) as house:
+        yield house
 
 
 async def test_a_refund_of_an_invoice_is_credited_once(house: House) -> None:
