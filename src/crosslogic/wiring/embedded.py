@@ -6,6 +6,7 @@ import sys
 from contextlib import AsyncExitStack
 
 import msgspec
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from crosslogic.gateway.upstream import FORWARDED_HEADERS
 from crosslogic.jobs.table import control_jobs, metering_jobs, spending_jobs
@@ -106,8 +107,7 @@ class _EmbeddedCloud:
         stack.push_async_callback(engine.dispose)
         await migrate.upgrade(engine)
         background = Background(self._stop)
-        clock = SystemClock()
-        journal = await FileJournal.open(settings.journal_dir(), "gateway", clock=clock)
+        journal = await FileJournal.open(settings.journal_dir(), "gateway", clock=SystemClock())
         checks = {"database": database_check(engine), "journal": journal_check(journal)}
         alone = Alone(f"{settings.server.host}:{settings.server.port}")
         board, live = MemoryBoard(), MemoryLive()
@@ -150,13 +150,7 @@ class _EmbeddedCloud:
             else FORWARDED_HEADERS,
         )
         board.show(gateway.queue)
-        flusher = JournalFlusher(
-            settings.journal_dir(),
-            Ledger(engine, published=PublishedPrices(engine), on_added=counting(metrics)),
-            self._current_prices,
-            clock,
-            watching(metrics, clock),
-        )
+        flusher = self._new_flusher(engine, metrics)
         live.show(flusher.running)
         # Undone in reverse: drain the server, stop background work, close the journal, move the last of it.
         stack.push_async_callback(flusher.flush)
@@ -165,19 +159,13 @@ class _EmbeddedCloud:
 
         static_nodes = [translate.static_node(node) for node in settings.nodes]
         static_nodes += [translate.simulated_node(url) for url in await starting]
-        jobs = (*metering_jobs(flusher), *control_jobs(engine, clock), *spending_jobs(management.spending_caps))
+        jobs = (*metering_jobs(flusher), *control_jobs(engine, SystemClock()), *spending_jobs(management.spending_caps))
         await flusher.flush()  # the month's spend is to be whole before anybody is served
         await management.start(static_nodes, jobs)
         await gateway.start()
-        if tunnels is not None and settings.server.tunnel_port is not None:
-            entrance = Entrance(tunnels.hub.accept)
-            stack.push_async_callback(entrance.close)
-            entrance.listen(settings.server.tunnel_listen, settings.server.tunnel_port)
+        self._open_to_tunnels(tunnels)
         await self._wait_for_models(gateway, len(static_nodes))
-
-        server = HttpServer(gateway.handler, translate.server_limits(settings), translate.trusted_proxies(settings))
-        port = await server.listen(settings.server.host, settings.server.port)
-        stack.push_async_callback(server.close, settings.server.drain_s)
+        port = await self._open_to_callers(gateway)
         watcher = SettingsWatcher(settings, lambda new: self._reload(gateway, management, new), reload_on_hangup=False)
         background.start("settings", watcher.run())
         credentials.base_url = f"http://{_reachable(settings.server.host)}:{port}"
@@ -201,6 +189,28 @@ class _EmbeddedCloud:
         credentials = Credentials(first.token, admin_key, remembered.base_url)
         write_credentials(self._settings.data_dir, credentials)
         return credentials
+
+    def _new_flusher(self, engine: AsyncEngine, metrics: Metrics) -> JournalFlusher:
+        clock = SystemClock()
+        ledger = Ledger(engine, published=PublishedPrices(engine), on_added=counting(metrics))
+        directory = self._settings.journal_dir()
+        return JournalFlusher(directory, ledger, self._current_prices, clock, watching(metrics, clock))
+
+    def _open_to_tunnels(self, tunnels: Tunnels | None) -> None:
+        port = self._settings.server.tunnel_port
+        if tunnels is None or port is None:
+            return
+        entrance = Entrance(tunnels.hub.accept)
+        self._stack.push_async_callback(entrance.close)
+        entrance.listen(self._settings.server.tunnel_listen, port)
+
+    async def _open_to_callers(self, gateway: GatewayProcess) -> int:
+        """The port that is listened on, which the system chose where none was given."""
+        settings = self._settings
+        server = HttpServer(gateway.handler, translate.server_limits(settings), translate.trusted_proxies(settings))
+        port = await server.listen(settings.server.host, settings.server.port)
+        self._stack.push_async_callback(server.close, settings.server.drain_s)
+        return port
 
     async def _wait_for_models(self, gateway: GatewayProcess, nodes: int) -> None:
         """Until a node serves, for a while: an attached server may well be started later."""

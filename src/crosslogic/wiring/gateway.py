@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from crosslogic.cache.model import NO_CACHE, CachePolicy
+from crosslogic.cache.model import NO_CACHE
 from crosslogic.cache.service import Answers
 from crosslogic.capacity.dedication import Dedication
 from crosslogic.capacity.guarantees import Guarantees
@@ -27,10 +27,7 @@ from crosslogic.gateway.prompt_count import PromptCounter
 from crosslogic.gateway.upstream import FORWARDED_HEADERS, Upstreams
 from crosslogic.gateway.watchdog import Watchdog
 from crosslogic.kernel.clock import SystemClock
-from crosslogic.kernel.ids import EnvId, KeyId, OrgId
-from crosslogic.limits.model import Unit
 from crosslogic.limits.ports import Limiter
-from crosslogic.limits.scopes import reservable_tokens, scopes_of
 from crosslogic.metering.floors import SpendFloors
 from crosslogic.metering.journal import FileJournal
 from crosslogic.metering.spend import SpendBook
@@ -49,11 +46,10 @@ from crosslogic.settings.reload import Reloadable
 from crosslogic.store.changes import Follower, Following
 from crosslogic.telemetry.log import LogWriter
 from crosslogic.telemetry.metrics import Metrics
+from crosslogic.tenancy.anonymous_users import AnonymousUsers
 from crosslogic.tenancy.apikey_users import ApiKeyUsers, EitherUsers
-from crosslogic.tenancy.bounds import bounds_of
-from crosslogic.tenancy.directory import Directory, LayerLimits
+from crosslogic.tenancy.directory import Directory
 from crosslogic.tenancy.jwt_users import JwtUsers
-from crosslogic.tenancy.model import Principal, Role
 from crosslogic.tenancy.ports import UserManager
 from crosslogic.tenancy.strangers import Strangers
 from crosslogic.tenancy.sync import DirectorySync
@@ -115,17 +111,8 @@ class GatewayProcess:
         self._guarantees = Guarantees(time.time, burst_s=settings.capacity.burst_s, limits=settings.enable_rate_limit)
         self._capacity_sync = CapacitySync(engine, self._guarantees, SystemClock(), self._capacity_changed)
         self._tunnels = tunnels
-        followers: tuple[Follower, ...] = (
-            DirectorySync(engine, self._directory),
-            self._capacity_sync,  # before the nodes, so that what is dedicated is nobody else's from the start
-            SplitSync(engine, self._splits_changed),
-            NodeSync(engine, self._nodes_changed),
-        )
-        if tunnels is not None:
-            followers = (*followers, tunnels.verification)
         self._costs = CostEstimates(translate.price_book(settings.prices, settings.regions))
-        followers = (*followers, PriceSync(engine, self._costs.publish))
-        self._following = Following(engine, followers)
+        self._following = Following(engine, self._followers(engine))
         self._spend_floors = SpendFloors(SpendBook(engine), self._directory, limiter, SystemClock())
         self._answers = answers
         self._upstreams = Upstreams(
@@ -138,17 +125,14 @@ class GatewayProcess:
         now_s = asyncio.get_running_loop().time()  # before anything is read
         self._picture = Picture(settings.auth.stale_after_s, now_s, metrics.picture_age)
         self._watchdog.add(self._picture)
-        strategy = new_strategy(settings.scheduling.strategy)
         observer = TelemetryObserver(metrics, log if settings.log.access else None)
-        clock = SystemClock()
-        ceiling = most_per_node(settings, workers)
         self._nearness = translate.nearness(settings.regions, settings.server.region, regions)
         self._scheduler = scheduler = Scheduler(
             self._pool,
-            strategy,
+            new_strategy(settings.scheduling.strategy),
             random.Random(),
-            clock,
-            max_requests_per_node=ceiling,
+            SystemClock(),
+            max_requests_per_node=most_per_node(settings, workers),
             failover=FailoverThrottle(settings.regions.failover_share),
             nearness=self._nearness,
         )
@@ -165,12 +149,8 @@ class GatewayProcess:
             observer=observer,
             settings=translate.gateway_settings(settings, self._region),
         )
-        self._anonymous = _Anonymous(limits, cache_policy or NO_CACHE, self._region)
-        keys = ApiKeyUsers(self._directory)
-        verifier = new_verifier(settings, background)
-        self._key_holders: UserManager = (
-            keys if verifier is None else EitherUsers(keys, JwtUsers(verifier, self._directory))
-        )
+        self._anonymous = AnonymousUsers(limits, cache_policy or NO_CACHE, self._region)
+        self._key_holders = self._key_holders_of(settings)
         self._pipeline = Pipeline(
             users=self._users(settings.enable_auth),
             models=self._models,
@@ -193,6 +173,23 @@ class GatewayProcess:
             self._edge,
             metrics_path=public_metrics_path(settings),
         )
+
+    def _followers(self, engine: AsyncEngine) -> tuple[Follower, ...]:
+        """Who is told of changes in the database, in this order."""
+        of_tunnels = () if self._tunnels is None else (self._tunnels.verification,)
+        return (
+            DirectorySync(engine, self._directory),
+            self._capacity_sync,  # before the nodes, so that what is dedicated is nobody else's from the start
+            SplitSync(engine, self._splits_changed),
+            NodeSync(engine, self._nodes_changed),
+            *of_tunnels,
+            PriceSync(engine, self._costs.publish),
+        )
+
+    def _key_holders_of(self, settings: Settings) -> UserManager:
+        keys = ApiKeyUsers(self._directory)
+        verifier = new_verifier(settings, self._background)
+        return keys if verifier is None else EitherUsers(keys, JwtUsers(verifier, self._directory))
 
     async def start(self) -> None:
         """Load tenants and nodes, then follow their changes. Raises what SQLAlchemy raises without a database."""
@@ -260,46 +257,3 @@ class GatewayProcess:
         self._pool.confine(self._guarantees.confined())
         self._pool.update(self._dedication.seen(self._nodes, self._guarantees.dedicated_nodes()))
         self.queue.places_changed()
-
-
-class _Anonymous:
-    """Everybody, where keys are off (`enable_auth: false`): one tenant without a key."""
-
-    def __init__(self, limits: LayerLimits, cache: CachePolicy, region: str) -> None:
-        self._cache = cache
-        self._region = region
-        self.set_limits(limits)
-
-    def set_limits(self, limits: LayerLimits) -> None:
-        scopes = scopes_of(
-            limits.global_,
-            region=self._region,
-            region_limits=limits.of_region(self._region),
-            org_id="anonymous",
-            org_limits=limits.org,
-            env_id="anonymous",
-            env_limits=limits.env,
-            key_id="anonymous",
-            key_limits=limits.key,
-        )
-        self._principal = Principal(
-            org_id=OrgId("anonymous"),
-            org_name="anonymous",
-            env_id=EnvId("anonymous"),
-            env_name="anonymous",
-            key_id=KeyId("anonymous"),
-            role=Role.DEVELOPER,
-            region=None,
-            allowed_models=None,
-            scopes=scopes,
-            reservable_tokens=reservable_tokens(scopes),
-            reservable_output_tokens=reservable_tokens(scopes, Unit.OUTPUT_TOKENS),
-            bounds=bounds_of(scopes),
-            cache=self._cache,
-        )
-
-    def resolve(self, token: bytes) -> Principal:
-        return self._principal
-
-    async def authenticate(self, token: bytes) -> Principal:
-        return self._principal
