@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 import sqlite3
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ QWEN = "Qwen/Qwen2.5-7B-Instruct"
 CHAT = "/v1/chat/completions"
 
 Row = dict[str, Any]
+Command = Callable[..., Any]
 
 
 def chat(content: str = "Hello", model: str = LLAMA, **more: object) -> dict[str, object]:

@@ -4,16 +4,22 @@ cloud       `crosslogic up` as a newcomer starts it, with four simulated nodes o
 scripted    servers in this process that answer as a test tells them
 tuned       `crosslogic up --config` on the scripted nodes, with short timeouts
 production  control and two gateway workers, over PostgreSQL and Redis
+data_dir    of a `crosslogic up` without nodes, for the tests of one module
+crosslogic  runs a command against it, as a person types it: what it printed, parsed where that is JSON, or its
+            complaint where `code` is not 0
 """
 
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
+from crosslogic.cli.main import run
 from tests.conftest import _scratch
-from tests.flow.clouds import EmbeddedCloud
+from tests.flow.clouds import Command, EmbeddedCloud
 from tests.flow.processes import Program
 from tests.flow.production import Production
 from tests.flow.scripted import ScriptedNodes
@@ -33,7 +39,12 @@ def start_up(directory: Path, *options: object, env: Mapping[str, str] | None = 
     data_dir, ready_file = directory / "data", directory / "ready.json"
     ready_file.unlink(missing_ok=True)
     arguments = ["up", "--port", free_port(), "--data-dir", data_dir, "--ready-file", ready_file]
-    return EmbeddedCloud(Program([*arguments, *options], directory, env), ready_file, data_dir)
+    program = Program([*arguments, *options], directory, env)
+    try:
+        return EmbeddedCloud(program, ready_file, data_dir)
+    except BaseException:  # too slow to start: what starts after it would be slower still beside it
+        program.kill()
+        raise
 
 
 @pytest.fixture(scope="session")
@@ -65,3 +76,28 @@ def production(_postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iter
     for database_url in _scratch(_postgres):
         with Production(tmp_path_factory.mktemp("production"), database_url) as running:
             yield running
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    running = start_up(tmp_path_factory.mktemp("bare"), "--nodes", 0)
+    yield running.data_dir
+    running.program.kill()
+
+
+@pytest.fixture
+def crosslogic(data_dir: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
+    for name in ("CROSSLOGIC_URL", "CROSSLOGIC_ADMIN_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("CROSSLOGIC_DATA_DIR", str(data_dir))
+
+    def command(*arguments: str, code: int = 0) -> Any:
+        capsys.readouterr()
+        got = run(list(arguments))
+        said = capsys.readouterr()
+        assert got == code, said.err + said.out
+        if code:
+            return said.err
+        return json.loads(said.out) if "--json" in arguments else said.out
+
+    return command

@@ -7,11 +7,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.flow.clouds import Command
 from tests.flow.processes import Program
-from tests.flow.test_cli_admin import Command, crosslogic, data_dir
 from tests.ports import free_port
-
-__all__ = ["crosslogic", "data_dir"]  # fixtures
 
 MODEL = "meta-llama/Llama-3.1-8B-Instruct"
 

@@ -3,9 +3,7 @@
 import json
 from pathlib import Path
 
-from tests.flow.test_cli_admin import Command, crosslogic, data_dir
-
-__all__ = ["crosslogic", "data_dir"]  # fixtures
+from tests.flow.clouds import Command
 
 
 def test_prices_are_drafted_shown_compared_published_and_retired(crosslogic: Command, tmp_path: Path) -> None:

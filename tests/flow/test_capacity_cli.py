@@ -1,9 +1,7 @@
 """Reserved capacity and resources from the shell, against a running cloud."""
 
 from crosslogic.cli.main import run
-from tests.flow.test_cli_admin import Command, crosslogic, data_dir
-
-__all__ = ["crosslogic", "data_dir"]  # fixtures
+from tests.flow.clouds import Command
 
 
 def test_capacity_is_reserved_shown_changed_and_cancelled(crosslogic: Command) -> None:

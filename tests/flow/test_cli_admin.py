@@ -1,72 +1,8 @@
 """The admin commands against a running cloud, as a person types them."""
 
-import json
-import os
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
-
 import pytest
 
-from crosslogic.cli.main import run
-from tests.ports import free_port
-
-Command = Callable[..., Any]
-
-
-@pytest.fixture(scope="module")
-def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The data directory of a running `crosslogic up` without nodes."""
-    directory = tmp_path_factory.mktemp("cloud")
-    ready = directory / "ready.json"
-    arguments = [
-        "up",
-        "--port",
-        str(free_port()),
-        "--data-dir",
-        str(directory),
-        "--nodes",
-        "0",
-        "--ready-file",
-        str(ready),
-    ]
-    environ = {name: value for name, value in os.environ.items() if not name.startswith("CROSSLOGIC_")}
-    log = directory / "log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "crosslogic.cli", *arguments], stdout=output, stderr=output, env=environ
-        )
-    deadline_s = time.monotonic() + 60
-    while not ready.exists():
-        assert process.poll() is None, log.read_text()
-        assert time.monotonic() < deadline_s, log.read_text()
-        time.sleep(0.05)
-    yield directory
-    process.send_signal(signal.SIGINT)
-    assert process.wait(30) == 0
-
-
-@pytest.fixture
-def crosslogic(data_dir: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
-    """Run a command and return what it printed, parsed when it printed JSON."""
-    for name in ("CROSSLOGIC_URL", "CROSSLOGIC_ADMIN_KEY"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("CROSSLOGIC_DATA_DIR", str(data_dir))
-
-    def command(*arguments: str, code: int = 0) -> Any:
-        capsys.readouterr()
-        got = run(list(arguments))
-        said = capsys.readouterr()
-        assert got == code, said.err
-        if code:
-            return said.err
-        return json.loads(said.out) if "--json" in arguments else said.out
-
-    return command
+from tests.flow.clouds import Command
 
 
 def test_an_organisation_gets_environments_and_a_key_that_is_shown_once(crosslogic: Command) -> None:

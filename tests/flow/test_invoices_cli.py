@@ -7,9 +7,7 @@ from typing import Any
 
 from crosslogic.store.engine import create_engine
 from tests.billing_samples import charge_row, put_rows
-from tests.flow.test_cli_admin import Command, crosslogic, data_dir
-
-__all__ = ["crosslogic", "data_dir"]  # fixtures
+from tests.flow.clouds import Command
 
 DOLLAR = 10**12
 

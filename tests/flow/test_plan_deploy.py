@@ -5,21 +5,19 @@ apply, status, test prompt, another revision, roll-back, delete; on a running cl
 import io
 import json
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
-from crosslogic.cli.main import run
 from tests.fake_kubernetes import TOKEN, State, kubernetes_server
+from tests.flow.clouds import Command
 from tests.flow.conftest import start_up
 from tests.flow.processes import Program
 from tests.planner_samples import LLAMA
 from tests.ports import free_port
 
-Command = Callable[..., Any]
 WISH = "a chatbot for 1000 users with Llama-3.1-8B-Instruct on H100, first token within 500 ms"
 SERVICES = "/apis/serving.kserve.io/v1beta1/namespaces/tenant-default/inferenceservices"
 
@@ -66,25 +64,6 @@ def data_dir(state: tuple[str, State], tmp_path_factory: pytest.TempPathFactory)
     running = start_up(directory, "--nodes", 0, env=env)
     yield directory / "data"
     running.program.kill()
-
-
-@pytest.fixture
-def crosslogic(data_dir: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
-    """Run a command; what it printed, parsed where that is JSON, or its complaint where `code` is not 0."""
-    for name in ("CROSSLOGIC_URL", "CROSSLOGIC_ADMIN_KEY"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("CROSSLOGIC_DATA_DIR", str(data_dir))
-
-    def command(*arguments: str, code: int = 0) -> Any:
-        capsys.readouterr()
-        got = run(list(arguments))
-        said = capsys.readouterr()
-        assert got == code, said.err + said.out
-        if code:
-            return said.err
-        return json.loads(said.out) if "--json" in arguments else said.out
-
-    return command
 
 
 class Terminal(io.StringIO):

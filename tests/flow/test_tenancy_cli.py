@@ -6,9 +6,7 @@ from typing import Any
 import pytest
 
 from crosslogic.cli.main import run
-from tests.flow.test_cli_admin import Command, crosslogic, data_dir
-
-__all__ = ["crosslogic", "data_dir"]  # fixtures
+from tests.flow.clouds import Command
 
 
 def new_org(crosslogic: Command, name: str) -> None:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from crosslogic.cli.output import print_done, print_rows
+from crosslogic.cli.output import print_done, print_fields, print_rows
 
 ROWS = [{"id": "key_1", "limits": {"rpm": 5}, "hidden": 1}, {"id": "[bold]", "limits": None, "hidden": 2}]
 
@@ -42,3 +42,8 @@ def test_a_change_is_told_in_a_line_or_as_the_row_that_it_left(capsys: pytest.Ca
     assert capsys.readouterr().out == "key_1 is suspended\n"
     print_done({"id": "key_1"}, "key_1 is suspended", as_json=True)
     assert json.loads(capsys.readouterr().out) == {"id": "key_1"}
+
+
+def test_one_thing_is_a_line_for_each_field_under_no_heading(capsys: pytest.CaptureFixture[str]) -> None:
+    print_fields({"id": "key_1", "status": None}.items())
+    assert [line.split() for line in capsys.readouterr().out.splitlines()] == [["id", "key_1"], ["status", "-"]]

@@ -8,7 +8,7 @@ import typer
 
 from crosslogic.cli.client import Management, with_management
 from crosslogic.cli.flags import JsonOption, OrgOption, given
-from crosslogic.cli.output import print_done, print_json, print_rows, print_table
+from crosslogic.cli.output import print_done, print_fields, print_json, print_rows
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="List, inspect, delete and clear cached answers.")
 
@@ -49,7 +49,7 @@ def show(
     if as_json:
         print_json(row)
     else:
-        print_table(("", ""), list(row.items()), nothing="")
+        print_fields(row.items())
 
 
 @app.command()

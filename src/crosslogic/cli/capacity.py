@@ -6,7 +6,7 @@ import typer
 
 from crosslogic.cli.client import Management, with_management
 from crosslogic.cli.flags import JsonOption, OrgOption, given
-from crosslogic.cli.output import print_done, print_json, print_rows, print_table
+from crosslogic.cli.output import print_done, print_fields, print_json, print_rows
 from crosslogic.kernel.durations import duration_s
 from crosslogic.kernel.errors import InvalidRequest
 
@@ -105,7 +105,7 @@ def show(
     if as_json:
         print_json(row)
     else:
-        print_table(("", ""), row.items(), nothing="")
+        print_fields(row.items())
 
 
 @app.command()

@@ -7,7 +7,7 @@ import typer
 
 from crosslogic.cli.client import Management, with_management
 from crosslogic.cli.flags import JsonOption, OrgOption, given
-from crosslogic.cli.output import print_done, print_json, print_rows, print_table
+from crosslogic.cli.output import print_done, print_fields, print_json, print_rows, print_table
 from crosslogic.kernel.errors import ConfigurationError, NotFound
 
 app = typer.Typer(
@@ -201,7 +201,7 @@ def profile(
     if as_json:
         print_json(row)
     else:
-        print_table(("", ""), _flat(row), nothing="")
+        print_fields(_flat(row))
 
 
 def _id(api: Management, invoice: str) -> str:
@@ -240,7 +240,7 @@ def _detail(row: dict[str, Any], as_json: bool) -> None:
         print_json(row)
         return
     lines, payments, notes = row.pop("lines"), row.pop("payments"), row.pop("credit_notes")
-    print_table(("", ""), row.items(), nothing="")
+    print_fields(row.items())
     print_table(
         ("line", "description", "region", "requests", "prompt", "completion", "amount"),
         (

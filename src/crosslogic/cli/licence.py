@@ -9,7 +9,7 @@ import typer
 from crosslogic.billing.exports import licence as licences
 from crosslogic.cli.client import Management, with_management
 from crosslogic.cli.flags import JsonOption
-from crosslogic.cli.output import print_json, print_table
+from crosslogic.cli.output import print_fields, print_json, print_table
 from crosslogic.kernel.errors import ConfigurationError, InvalidRequest
 from crosslogic.kernel.ids import new_id
 
@@ -70,7 +70,10 @@ def show(
         "tokens_per_month": licence.tokens_per_month,
         "standing": licence.standing(datetime.now(UTC)),
     }
-    print_json(row) if as_json else print_table(("", ""), row.items(), nothing="")
+    if as_json:
+        print_json(row)
+    else:
+        print_fields(row.items())
 
 
 @app.command()

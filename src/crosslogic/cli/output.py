@@ -41,9 +41,14 @@ def print_done(row: Any, told: str, *, as_json: bool) -> None:
         typer.echo(told)
 
 
+def print_fields(fields: Iterable[tuple[str, Any]]) -> None:
+    """One thing, a line for each of its fields."""
+    print_table(("", ""), fields, nothing="")
+
+
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, nothing: str) -> None:
     """One row each; `nothing` is printed when there are none."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    table = Table(box=None, pad_edge=False, header_style="bold", show_header=any(columns))
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:

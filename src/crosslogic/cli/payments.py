@@ -6,7 +6,7 @@ import typer
 
 from crosslogic.cli.client import Management, with_management
 from crosslogic.cli.flags import JsonOption, given
-from crosslogic.cli.output import print_done, print_json, print_rows, print_table
+from crosslogic.cli.output import print_done, print_fields, print_json, print_rows, print_table
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="List payments, charge invoices, refund.")
 
@@ -51,7 +51,7 @@ def show(
         print_json(row)
         return
     refunds = row.pop("refunds")
-    print_table(("", ""), row.items(), nothing="")
+    print_fields(row.items())
     _print_refunds(refunds, "nothing was given back")
 
 
