@@ -13,6 +13,7 @@ import socket
 import ssl
 from collections.abc import Awaitable, Callable
 
+from crosslogic.net.greeting import GreetingPort
 from crosslogic.net.pipe import Pipe
 
 HANDSHAKE_TIMEOUT_S = 10.0
@@ -40,53 +41,25 @@ class TlsDoor:
         self._context = context
         self._on_refused = on_refused
         self._certificates: dict[int, tuple[bytes, str]] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
         self._transports: set[asyncio.Transport] = set()
-        self._free = asyncio.Semaphore(MAX_HANDSHAKES)
-        self._socket: socket.socket | None = None
+        self._port = GreetingPort(self._welcome, MAX_HANDSHAKES)
         self._target_port = 0
 
     async def listen(self, host: str, port: int, target_port: int) -> int:
         """Pass what comes in on to `target_port` of loopback; returns the port. Raises OSError."""
-        info = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        listening = socket.socket(info[0], info[1], info[2])
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind(info[4])
-        listening.listen(1024)
-        listening.setblocking(False)
-        self._socket = listening
         self._target_port = target_port
-        self._spawn(self._accept(listening))
-        return int(listening.getsockname()[1])
+        return self._port.listen(host, port)
 
     def certificate_of(self, port: int) -> tuple[bytes, str] | None:
         """Certificate (DER) and address of the peer whose bytes reach the server from this port of loopback."""
         return self._certificates.get(port)
 
     async def close(self) -> None:
-        if self._socket is not None:
-            self._socket.close()
         for transport in self._transports:
             transport.abort()
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._port.close()
 
-    async def _accept(self, listening: socket.socket) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            await self._free.acquire()
-            try:
-                accepted, address = await loop.sock_accept(listening)
-            except OSError as error:  # too many open files, or the peer is gone already
-                self._free.release()
-                _log.warning("a connection could not be accepted (%s)", error.strerror)
-                await asyncio.sleep(0.1)
-                continue
-            self._spawn(self._welcome(accepted, str(address[0])))
-
-    async def _welcome(self, accepted: socket.socket, address: str) -> None:
+    async def _welcome(self, accepted: socket.socket, address: str, greeted: Callable[[], None]) -> None:
         loop = asyncio.get_running_loop()
         outer = Pipe()
         try:
@@ -101,7 +74,7 @@ class TlsDoor:
             accepted.close()
             return
         finally:
-            self._free.release()
+            greeted()
         certificate = transport.get_extra_info("ssl_object").getpeercert(binary_form=True)
         inner = Pipe()
         try:
@@ -127,11 +100,6 @@ class TlsDoor:
             await self._on_refused(reason, address)
         except Exception as error:  # the audit log may be away; the handshake has failed all the same
             _log.warning("the refusal could not be written down (%s)", type(error).__name__)
-
-    def _spawn(self, work: Awaitable[None]) -> None:
-        task = asyncio.ensure_future(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
 
 def _reason(error: ssl.SSLError) -> str:

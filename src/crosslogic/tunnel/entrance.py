@@ -9,9 +9,9 @@ Invariant: a connection that does not say Hello in time is closed, and only so m
 import asyncio
 import logging
 import socket
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import Callable
 
+from crosslogic.net.greeting import GreetingPort
 from crosslogic.tunnel.wire import HELLO_BYTES, BadTunnel, Hello, read_hello
 
 HELLO_TIMEOUT_S = 5.0
@@ -30,44 +30,16 @@ class Entrance:
 
     def __init__(self, accept: Accept) -> None:
         self._accept = accept
-        self._free = asyncio.Semaphore(MAX_GREETINGS)
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._socket: socket.socket | None = None
+        self._port = GreetingPort(self._greet, MAX_GREETINGS)
 
     def listen(self, host: str, port: int) -> int:
         """Returns the port. Raises OSError."""
-        info = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        listening = socket.socket(info[0], info[1], info[2])
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind(info[4])
-        listening.listen(1024)
-        listening.setblocking(False)
-        self._socket = listening
-        self._spawn(self._run(listening))
-        return int(listening.getsockname()[1])
+        return self._port.listen(host, port)
 
     async def close(self) -> None:
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        if self._socket is not None:
-            self._socket.close()
+        await self._port.close()
 
-    async def _run(self, listening: socket.socket) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            await self._free.acquire()
-            try:
-                accepted, address = await loop.sock_accept(listening)
-            except OSError as error:  # too many open files, or the peer is gone already
-                self._free.release()
-                _log.warning("a tunnel could not be accepted (%s)", error.strerror)
-                await asyncio.sleep(0.1)
-                continue
-            self._spawn(self._greet(accepted, str(address[0])))
-
-    async def _greet(self, accepted: socket.socket, address: str) -> None:
+    async def _greet(self, accepted: socket.socket, address: str, greeted: Callable[[], None]) -> None:
         loop = asyncio.get_running_loop()
         said = b""
         try:
@@ -86,13 +58,8 @@ class Entrance:
             accepted.close()
             raise
         finally:
-            self._free.release()
+            greeted()
         self._accept(accepted, hello, address)
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.ensure_future(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
 
 class Passing:
