@@ -11,6 +11,8 @@ from crosslogic.compass.specification.model import Specification
 from crosslogic.compass.specification.templates import template
 from crosslogic.compass.specification.validate import Finding, validate
 
+_MODELS_NAMED = 3
+
 
 class Understanding(msgspec.Struct, frozen=True):
     """All that follows from an intent without planning."""
@@ -70,15 +72,26 @@ def summary(spec: Specification) -> str:
         )
         if value is not None
     ]
-    wishes = [find_gpu(gpu).name for gpu in spec.wishes.preferred_gpus if find_gpu(gpu)]  # type: ignore[union-attr]
-    wishes += [model for model in spec.wishes.preferred_models[:3] if find_card(model)]
-    only = f", with {', '.join(wishes)}" if wishes else ""
+    wishes = spec.wishes
+    wanted = _named(wishes.preferred_gpus, wishes.preferred_models)
+    unwanted = _named(wishes.excluded_gpus, wishes.excluded_models)
+    only = (f", with {wanted}" if wanted else "") + (f", without {unwanted}" if unwanted else "")
     return (
-        f"{spec.use_case.value} ({what}): {traffic.mean_qps:.3g} requests/s, {traffic.peak_qps:.3g} at the peak "
+        f"{spec.use_case.value.replace('_', ' ')} ({what}): "
+        f"{traffic.mean_qps:.3g} requests/s, {traffic.peak_qps:.3g} at the peak "
         f"({traffic.basis[0] if traffic.basis else 'as told'}), prompts of {traffic.prompt_tokens.mean:,.0f} and "
         f"answers of {traffic.output_tokens.mean:,.0f} tokens; 95% within: {', '.join(targets)}; "
         f"priority {spec.priority.value}{only}"
     )
+
+
+def _named(gpus: tuple[str, ...], models: tuple[str, ...]) -> str:
+    names = [gpu.name for gpu in map(find_gpu, gpus) if gpu is not None]
+    known = [model for model in models if find_card(model)]
+    names += known[:_MODELS_NAMED]
+    if len(known) > _MODELS_NAMED:
+        names.append(f"{len(known) - _MODELS_NAMED} more")
+    return ", ".join(names)
 
 
 def _sentence(line: str) -> str:

@@ -26,7 +26,7 @@ def missed(miss: Missed, spec: Specification) -> str:
             f"more than {miss.limit_ms:.0f} replicas would be needed for {rate_text(spec.traffic.peak_qps)} requests/s"
         )
     name = _TARGETS[miss.target]
-    text = f"{name} {time_text(miss.value_ms)} > {time_text(miss.limit_ms)} even for a request that is nearly alone"
+    text = f"{name} {_beyond(miss.value_ms, miss.limit_ms)} even for a request that is nearly alone"
     if miss.target == "itl" and spec.slo.e2e_binds(spec.traffic):
         text += f" (the E2E target of {time_text(spec.slo.e2e_p95_ms or 0)} asks for that ITL)"
     return text
@@ -110,6 +110,12 @@ def rate_text(requests_per_s: float) -> str:
 
 def time_text(ms: float) -> str:
     return f"{ms / 1e3:.3g} s" if ms >= 1000 else f"{ms:.3g} ms"
+
+
+def _beyond(ms: float, limit_ms: float) -> str:
+    """What is too much beside its limit; where both read the same, by how much."""
+    value, limit = time_text(ms), time_text(limit_ms)
+    return f"{value} > {limit}" if value != limit else f"a little over {limit}"
 
 
 def usd(pusd: int) -> str:
