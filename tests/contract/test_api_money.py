@@ -100,6 +100,16 @@ async def test_credits_are_granted_once_listed_in_order_and_voided(client: httpx
     ] == "10.50"
 
 
+async def test_a_credit_that_is_asked_for_again_under_the_same_idempotency_key_is_granted_once(
+    client: httpx.AsyncClient, acme: Tenant
+) -> None:
+    body, headers = {"org": "acme", "amount": "25"}, {"Idempotency-Key": "as-agreed"}
+    answers = [await client.post("/admin/credits", json=body, headers=headers) for _ in range(2)]
+    assert [each.status_code for each in answers] == [201, 200]
+    assert answers[0].json() == answers[1].json()
+    assert error_of(await client.post("/admin/credits", json={**body, "amount": "26"}, headers=headers))[0] == 409
+
+
 async def test_whoever_brings_an_org_is_thanked_once(client: httpx.AsyncClient, acme: Tenant) -> None:
     await client.post("/admin/orgs", json={"name": "bolt"})
     body = {"referrer": "acme", "referred": "bolt"}

@@ -3,7 +3,7 @@ credits at `/api/v1/billing/credits`."""
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Response
+from fastapi import APIRouter, Depends, Header, Response
 
 from crosslogic.api.auth import OperatorTenancy, OwnHome, Services, require_operator
 from crosslogic.api.models import Limit, Page, Word, in_utc, page_of
@@ -37,15 +37,23 @@ def _accounts(actor: Annotated[Actor, Depends(require_operator)], services: Serv
     return money_of(services).accounts.acting_as(actor)
 
 
+IdempotencyKey = Annotated[
+    Word | None, Header(alias="Idempotency-Key", description="a repeat under the same one grants nothing twice")
+]
 OperatorCredits = Annotated[CreditsService, Depends(_as_operator)]
 OperatorAccounts = Annotated[AccountsService, Depends(_accounts)]
 
 
 @router.post("", status_code=201)
 async def grant_credit(
-    body: CreditGrant, credits: OperatorCredits, tenancy: OperatorTenancy, response: Response
+    body: CreditGrant,
+    credits: OperatorCredits,
+    tenancy: OperatorTenancy,
+    response: Response,
+    idempotency_key: IdempotencyKey = None,
 ) -> CreditView:
-    """Repeated for the same `source_ref` it answers 200 with what the first call granted."""
+    """Repeated for the same `source_ref`, or under the same Idempotency-Key where there is none, it answers 200 with
+    what the first call granted."""
     granted = await credits.grant(
         (await tenancy.org(body.org)).id,
         body.credit_class,
@@ -53,7 +61,7 @@ async def grant_credit(
         priority=body.priority,
         starts_at=None if body.starts_at is None else in_utc(body.starts_at),
         expires_at=None if body.expires_at is None else in_utc(body.expires_at),
-        source_ref=body.source_ref,
+        source_ref=body.source_ref or idempotency_key,
         reason=body.reason,
     )
     if granted.repeated:
