@@ -93,7 +93,8 @@ def _management() -> str:
     lines = [
         "## For operators and tenants\n\n",
         "The management API: `crosslogic control`, or the same port as the gateway under `crosslogic up`. `/admin`\n",
-        "wants the admin key, `/api/v1` a key or token of the tenant's own admins. `GET /openapi.json` has every\n",
+        "wants the admin key, `/api/v1` a key or token of the tenant's own admins, or to look, of its role read-only.\n"
+        "A query parameter that a route does not have is refused with 400. `GET /openapi.json` has every\n",
         "field. Lists take `cursor` and `limit`, and answer `{data, next_cursor}`.\n\n",
         "| route | |\n| --- | --- |\n",
     ]

@@ -195,3 +195,11 @@ async def test_what_is_done_to_nodes_is_in_the_audit_log(house: House) -> None:
     assert {(entry["actor_kind"], entry["actor_id"]) for entry in entries} == {("operator", "root")}
     assert (registered["request_id"], changed["request_id"]) == ("req-1", "req-1")
     assert (await client.get("/admin/audit/verify")).json()["intact"]
+
+
+async def test_a_filter_that_a_route_does_not_have_is_refused_and_those_it_has_are_named(house: House) -> None:
+    for path, misspelt in (("/admin/usage/acme", "start"), ("/admin/nodes", "org"), ("/admin/orgs/acme", "x")):
+        answer = await house.client.get(path, params={misspelt: "2025-01-01"})
+        assert error_of(answer)[0] == 400
+        assert answer.json()["error"]["param"] == misspelt
+    assert "from, to" in (await house.client.get("/admin/usage/acme", params={"start": "x"})).json()["error"]["message"]

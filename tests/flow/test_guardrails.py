@@ -321,7 +321,7 @@ def test_an_org_that_chose_so_is_suspended_at_its_cap_by_the_system_and_only_an_
     )
     assert suspended.status == 403
     org = guarded.admin.get(f"/admin/orgs/{caller.org}").json()
-    entries = guarded.admin.get("/admin/audit", params={"entity_id": org["id"], "action": "org.suspend"}).json()["data"]
+    entries = guarded.admin.get("/admin/audit", params={"entity": org["id"], "action": "org.suspend"}).json()["data"]
     assert [entry["actor_kind"] for entry in entries] == ["system"]
     assert rejecting.ask().json["error"]["code"] == "quota_exceeded"
     assert guarded.admin.get(f"/admin/orgs/{rejecting.org}").json()["status"] == "active"

@@ -27,7 +27,7 @@ def test_control_suspends_who_chose_it_at_the_cap(production: Production) -> Non
         return reply.json["error"]["code"] if reply.status != 200 else None
 
     eventually(lambda: code() == "tenant_suspended", 20)
-    entries = cloud.admin.get("/admin/audit", params={"entity_id": made_org["id"], "action": "org.suspend"}).json()
+    entries = cloud.admin.get("/admin/audit", params={"entity": made_org["id"], "action": "org.suspend"}).json()
     assert [entry["actor_kind"] for entry in entries["data"]] == ["system"]
 
 

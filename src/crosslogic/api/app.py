@@ -48,6 +48,7 @@ from crosslogic.api import (
 )
 from crosslogic.api.auth import Services, nodes_as_operator, require_member, require_operator
 from crosslogic.api.nodes import nodes_router
+from crosslogic.api.query_names import known_query
 from crosslogic.api.request_ids import RequestIds
 from crosslogic.api.services import ApiServices
 from crosslogic.fleet.heartbeats import Heartbeats
@@ -128,9 +129,9 @@ def create_app(services: ApiServices, routers: Sequence[APIRouter] = ()) -> Fast
     app.include_router(agents.public_router)
     app.include_router(webhooks.router)
     for router in (*ADMIN_ROUTERS, nodes_router(_registry, nodes_as_operator, _heartbeats), *routers):
-        app.include_router(router, dependencies=[Depends(require_operator)])
+        app.include_router(router, dependencies=[Depends(require_operator), Depends(known_query)])
     for router in OWN_ROUTERS:
-        app.include_router(router, dependencies=[Depends(require_member)])
+        app.include_router(router, dependencies=[Depends(require_member), Depends(known_query)])
     errors.install(app)
     app.add_middleware(RequestIds)
     return app

@@ -1,7 +1,8 @@
 """Who may use `/admin` and `/api/v1`, and as whom they act in the audit log.
 
 `/admin`: whoever presents the configured admin key, or that of an active operator. `/api/v1`: whoever presents an
-API key or JSON web token with the role admin of an org; they see that org and nothing else.
+API key or JSON web token with the role admin of an org; they see that org and nothing else. The role read-only
+may look at all of it, and change nothing.
 
 Invariant: the presented key meets the stored one only as a hash, compared in constant time.
 """
@@ -118,7 +119,7 @@ async def require_member(
     credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_member_bearer)],
     services: Services,
 ) -> Home:
-    """Raises Unauthenticated for nobody, Forbidden for a caller whose role is not admin or who is suspended."""
+    """Raises Unauthenticated for nobody, Forbidden for who is suspended and for what the caller's role may not do."""
     if credentials is None:
         raise Unauthenticated("send an API key with the role admin as 'Authorization: Bearer clsk_…'")
     token = credentials.credentials
@@ -129,8 +130,10 @@ async def require_member(
         raise Forbidden("the admin key is of no org; use /admin")
     else:
         member = await members.of_key(token, request.client.host if request.client else None)
-    if member.role is not Role.ADMIN:
-        raise Forbidden("this needs an API key or token with the role admin")
+    if member.role is Role.DEVELOPER:
+        raise Forbidden("this needs an API key or token with the role admin, or read-only to look")
+    if member.role is not Role.ADMIN and request.method not in _READING:
+        raise Forbidden("this API key or token may look, but change nothing")
     if member.org.status is not Status.ACTIVE and not request.url.path.startswith(_BILLS):
         raise Forbidden("this tenant is suspended until its bills are paid", code="tenant_suspended")
     actor = Actor(member.kind, member.id, request.state.request_id)
