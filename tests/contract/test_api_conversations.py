@@ -236,3 +236,19 @@ async def test_lists_are_filtered_by_words_and_reasons(acme: Any) -> None:
     large = (await acme.get("/api/v1/catalog/gpus", params={"least_memory_gb": 100})).json()["data"]
     assert large
     assert all(gpu["memory_gb"] >= 100 for gpu in large)
+
+
+async def test_a_kept_specification_is_asked_what_if_by_its_id_as_it_was_edited(acme: Any) -> None:
+    made = (await acme.post(f"{OWN}/specifications", json={"description": "a chatbot for 200 users"})).json()
+    kept = {"specification_id": made["specification"]["id"]}
+    await acme.patch(f"{OWN}/specifications/{kept['specification_id']}", json={"changes": {"traffic.peak_qps": 9}})
+    compared = await acme.post(f"{OWN}/comparisons", json={**kept, "change": {"traffic_times": 2}})
+    assert compared.status_code == 200, compared.text
+    assert any("for 9 requests/s" in reason for reason in compared.json()["before"]["options"][0]["reasons"])
+    assert (await acme.post(f"{OWN}/recommendations", json=kept)).json()["options"]
+    assert (await acme.post(f"{OWN}/risks", json={**kept, "draws": 20})).json()["sensitivities"]
+    scenario = await acme.post(f"{OWN}/scenarios", json={**kept, "name": "as it is"})
+    assert scenario.json()["specification"]["traffic"]["peak_qps"] == 9
+    for body in (kept, {}, {**kept, "specification": {}}):
+        client = acme.other if body is kept else acme
+        assert error_of(await client.post(f"{OWN}/recommendations", json=body))[0] == (404 if body is kept else 400)

@@ -83,6 +83,7 @@ def test_the_documents_names_are_there() -> None:
         "inference_duration_seconds",
         "tokens_processed_total",
         "node_health_score",
+        "spot_price_dollars",
     ):
         assert f"# TYPE {name} " in page
 
@@ -166,6 +167,14 @@ def test_vanished_nodes_leave_and_their_slots_are_used_again(tmp_path: Path) -> 
     names = {dict(labels)["node"] for name, labels in scrape(other) if name == "node_health_score"}
     assert names == {f"n499-{node}" for node in range(10)}
     assert metrics.slots.take("one more", (), 1) < 500
+
+
+def test_what_spot_nodes_cost_is_told_as_long_as_they_are_there() -> None:
+    metrics = Metrics(Slots())
+    metrics.nodes({"n1": 1.0, "n2": 1.0}, 2, {"n1": 0.74})
+    assert value(metrics, "spot_price_dollars", node="n1") == 0.74
+    metrics.nodes({"n2": 1.0}, 1)
+    assert not [name for name, _ in scrape(metrics) if name == "spot_price_dollars"]
 
 
 def test_a_full_file_drops_new_series_and_keeps_old_ones(monkeypatch: pytest.MonkeyPatch) -> None:

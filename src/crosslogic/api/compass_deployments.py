@@ -10,7 +10,7 @@ import msgspec
 from fastapi import APIRouter, Query
 
 from crosslogic.api.auth import OperatorTenancy, OperatorTrail, OwnHome, Services
-from crosslogic.api.compass_models import MODELS_IN_FORCE, converted
+from crosslogic.api.compass_models import MODELS_IN_FORCE, specification_of
 from crosslogic.api.deployment_models import (
     AnsweredView,
     Applied,
@@ -31,7 +31,7 @@ from crosslogic.compass.manifests.model import DeploymentPlan, Platform, Surroun
 from crosslogic.compass.manifests.names import dns_label
 from crosslogic.compass.manifests.planned import plan_of
 from crosslogic.compass.specification.model import Specification
-from crosslogic.kernel.errors import Conflict, Forbidden, InvalidRequest, Unavailable
+from crosslogic.kernel.errors import Conflict, Forbidden, Unavailable
 from crosslogic.tenancy.audit_sql import AuditTrail
 from crosslogic.tenancy.model import Org
 
@@ -271,14 +271,7 @@ async def _plan(services: ApiServices, body: PlanAgain, org: Org, name: str) -> 
 
 
 async def _specification(services: ApiServices, body: PlanAgain, org: Org) -> Specification:
-    if (body.specification is None) is (body.specification_id is None):
-        raise InvalidRequest("give a specification, or the id of one: one of the two", param="specification")
-    if body.specification is not None:
-        return converted(body.specification, Specification, "specification")
-    if services.compass is None:
-        raise Unavailable("this process keeps no specifications")
-    assert body.specification_id is not None
-    return (await services.compass.specification(org.id, body.specification_id)).specification
+    return await specification_of(services, org.id, body.specification, body.specification_id)
 
 
 async def _page(

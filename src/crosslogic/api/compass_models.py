@@ -17,7 +17,8 @@ from crosslogic.compass.ranking.planner import Bias
 from crosslogic.compass.scenarios.change import Change
 from crosslogic.compass.scenarios.sql import Scenario
 from crosslogic.compass.specification.model import Specification
-from crosslogic.kernel.errors import InvalidRequest
+from crosslogic.kernel.errors import InvalidRequest, Unavailable
+from crosslogic.kernel.ids import OrgId
 
 T = TypeVar("T")
 
@@ -40,10 +41,15 @@ MODELS_IN_FORCE = Depends(_models_in_force)
 
 
 class Asked(Body):
-    specification: Document = Field(description="use_case, experience, traffic, slo, and what else is wished")
+    """One of the two."""
 
-    def spec(self) -> Specification:
-        return converted(self.specification, Specification, "specification")
+    specification: Document | None = Field(
+        default=None, description="use_case, experience, traffic, slo, and what else is wished"
+    )
+    specification_id: Word | None = Field(default=None, description="of one that the organisation keeps")
+
+    async def spec(self, services: ApiServices, org_id: OrgId | None) -> Specification:
+        return await specification_of(services, org_id, self.specification, self.specification_id)
 
 
 class AskedFor(Asked):
@@ -65,6 +71,21 @@ class ScenarioCreate(Compared):
     name: Word
     change: Document = Field(default={}, description="what differs from the specification; empty: nothing")
     shared: bool = Field(default=False, description="with everybody of the organisation")
+
+
+async def specification_of(
+    services: ApiServices, org_id: OrgId | None, given: dict[str, Any] | None, kept: str | None
+) -> Specification:
+    """The one that was given, or the organisation's own that is kept under the id."""
+    if (given is None) is (kept is None):
+        raise InvalidRequest("give a specification, or the id of one: one of the two", param="specification")
+    if given is not None:
+        return converted(given, Specification, "specification")
+    if services.compass is None:
+        raise Unavailable("this process keeps no specifications")
+    if org_id is None or kept is None:
+        raise InvalidRequest("say whose specification it is", param="org")
+    return (await services.compass.specification(org_id, kept)).specification
 
 
 class ScenarioChange(Body):

@@ -41,7 +41,7 @@ async def recommend(body: AskedFor, tenancy: OperatorTenancy, services: Services
     For an organisation, with what outcomes of its deployments taught.
     """
     org_id = None if body.org is None else (await tenancy.org(body.org)).id
-    return shown(await services.planning.recommend(body.spec(), await taught(services, org_id)))
+    return shown(await services.planning.recommend(await body.spec(services, org_id), await taught(services, org_id)))
 
 
 @own_router.post("/recommendations")
@@ -50,21 +50,22 @@ async def recommend_own(body: Asked, home: OwnHome, services: Services) -> dict[
 
     What outcomes of the organisation's own deployments taught is taken into account.
     """
-    return shown(await services.planning.recommend(body.spec(), await taught(services, home.org.id)))
+    spec = await body.spec(services, home.org.id)
+    return shown(await services.planning.recommend(spec, await taught(services, home.org.id)))
 
 
 @own_router.post("/comparisons")
-async def compare(body: Compared, services: Services) -> dict[str, Any]:
+async def compare(body: Compared, home: OwnHome, services: Services) -> dict[str, Any]:
     """What if: the best deployment as it is and with the change, side by side with their differences."""
-    compared = await services.planning.compare(body.spec(), body.changes())
+    compared = await services.planning.compare(await body.spec(services, home.org.id), body.changes())
     differences = msgspec.to_builtins(compared.differences)
     return {"before": shown(compared.before), "after": shown(compared.after), "differences": differences}
 
 
 @own_router.post("/risks")
-async def risk(body: Doubted, services: Services) -> dict[str, Any]:
+async def risk(body: Doubted, home: OwnHome, services: Services) -> dict[str, Any]:
     """How likely the best deployment meets its targets, and which input that hangs on."""
-    found, chance, inputs = await services.planning.risk(body.spec(), body.draws)
+    found, chance, inputs = await services.planning.risk(await body.spec(services, home.org.id), body.draws)
     best = found.best
     assert best is not None
     return {
@@ -80,7 +81,7 @@ async def create_scenario(body: ScenarioCreate, home: OwnHome, services: Service
     planning = services.planning
     if await planning.scenarios.count(home.org.id) >= MOST_SCENARIOS:
         raise Conflict(f"an organisation keeps at most {MOST_SCENARIOS} scenarios; delete some")
-    spec, change = body.spec(), body.changes()
+    spec, change = await body.spec(services, home.org.id), body.changes()
     found = await planning.recommend(changed(spec, change))
     scenario = Scenario(
         id="",

@@ -84,6 +84,9 @@ BILLED_TOKENS = Metric(
 )
 BILLED_COST = Metric("billing_cost_total", "counter", "US dollars that came into the ledger, by model.", ("model",))
 NODE_HEALTH = Metric("node_health_score", "gauge", "0 to 1.", ("node",), combine="min")
+SPOT_PRICE = Metric(
+    "spot_price_dollars", "gauge", "US dollars an hour that a spot node said.", ("node",), combine="max"
+)
 NODES_UNWELL = Metric(
     "fleet_unwell_nodes", "gauge", "Active nodes that are not healthy, by what is wrong.", ("symptom",), combine="max"
 )
@@ -152,6 +155,7 @@ ALL = (
     BILLED_TOKENS,
     BILLED_COST,
     NODE_HEALTH,
+    SPOT_PRICE,
     NODES_UNWELL,
     NODES_EJECTED,
     STREAMS,
@@ -240,7 +244,7 @@ class Metrics:
         self._numbers: dict[tuple[str, tuple[str, ...]], Number] = {}
         self._histograms: dict[tuple[str, tuple[str, ...]], Histogram] = {}
         self._models: set[str] = set()
-        self._nodes: set[str] = set()
+        self._nodes: dict[str, set[str]] = {}  # by metric
         self._streams = self.number(STREAMS)
         self._in_flight = self.number(IN_FLIGHT)
         self._retries = self.number(RETRIES)
@@ -403,15 +407,22 @@ class Metrics:
     def log_dropped(self, lines: int) -> None:
         self._log_dropped.add(lines)
 
-    def nodes(self, health: dict[str, float], active: int) -> None:
-        """The nodes known now with their scores, and how many of them take requests."""
-        for node in self._nodes - health.keys():
-            self.slots.give_back(NODE_HEALTH.name, (node,))
-            self._numbers.pop((NODE_HEALTH.name, (node,)), None)
-        self._nodes = set(health)
-        for node, score in health.items():
-            self._number(NODE_HEALTH, node).set(score)
+    def nodes(
+        self, health: dict[str, float], active: int, spot_usd_per_hour: Mapping[str, float] | None = None
+    ) -> None:
+        """The nodes known now with their scores, how many of them take requests, and what those on spot cost."""
+        self._of_nodes(NODE_HEALTH, health)
+        self._of_nodes(SPOT_PRICE, spot_usd_per_hour or {})
         self._active_nodes.set(active)
+
+    def _of_nodes(self, metric: Metric, values: Mapping[str, float]) -> None:
+        known = self._nodes.get(metric.name, set())
+        for node in known - values.keys():
+            self.slots.give_back(metric.name, (node,))
+            self._numbers.pop((metric.name, (node,)), None)
+        self._nodes[metric.name] = set(values)
+        for node, value in values.items():
+            self._number(metric, node).set(value)
 
     def nodes_unwell(self, by_symptom: Mapping[str, int], ejected: int) -> None:
         """Of the active nodes; symptoms are from a fixed set, and all of it is named."""
