@@ -247,8 +247,10 @@ class GatewayProcess:
         self._models.serve(sorted({model for node in nodes for model in node.models}))
         active = [node for node in nodes if node.status is NodeStatus.ACTIVE]
         self.active_nodes = len(active)
-        health = {node.id: node.health_score * node.health.weight for node in nodes}
-        spot = {node.id: price for node in nodes if (price := node.spot_price_usd_per_hour) is not None}
+        health: dict[str, float] = {node.id: node.health_score * node.health.weight for node in nodes}
+        spot: dict[str, float] = {
+            node.id: price for node in nodes if (price := node.spot_price_usd_per_hour) is not None
+        }
         self._metrics.nodes(health, self.active_nodes, spot)
         unwell = Counter(dict.fromkeys((symptom.value for symptom in Symptom), 0))
         unwell.update(node.health.symptom.value for node in active if node.health.symptom is not None)

@@ -215,7 +215,7 @@ async def _probe(client: httpx.AsyncClient, model: str) -> None:
     try:
         answer = await client.get("/v1/models", timeout=10.0)
     except httpx.HTTPError as error:
-        raise Unavailable(f"nothing answers at {client.base_url}: {type(error).__name__}; check --url") from None
+        raise Unavailable(f"nothing answers at {client.base_url}: {type(error).__name__}; check --target") from None
     if answer.status_code in (401, 403):
         raise InvalidRequest(f"{client.base_url} wants a key; give one in CROSSLOGIC_API_KEY")
     if answer.is_success and f'"{model}"' not in answer.text:
