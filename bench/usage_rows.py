@@ -2,13 +2,15 @@
 
 The rows lie as gateways write them: in flushes of 5,000, in each the rows of an org together. They come into a table of
 their own without triggers, indexes or a write-ahead log; the indexes are built afterwards, then it becomes the month's
-partition. Roll-ups come from one statement; `bench.usage` compares them with the rows of one tenant. What comes of it
-is for asking, not for verifying: there are no hashes.
+partition. Ids are as long as real ones. Roll-ups come hour by hour, as their job writes them: the buckets of all
+tenants among each other, each of them added to once more, vacuumed as often as autovacuum would. `bench.usage`
+compares them with the rows of one tenant. What comes of it is for asking, not for verifying: there are no hashes.
 """
 
 import asyncio
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 
 import asyncpg
 
@@ -17,8 +19,21 @@ FLUSH_ROWS = 5_000
 CHUNK_ROWS = 500_000  # in one statement
 CONNECTIONS = 2
 PARTITION = "usage_records_2026_10"
+FIRST = datetime(2026, 10, 1, tzinfo=UTC)
 SECONDS = 31 * 86_400
+CHANGES = 1  # of each hour's and each day's buckets after they came; the job adds to them once a second at most
+VACUUM_HOURS = 48
 _OF_ORG = FLUSH_ROWS // ORGS  # rows in each flush
+
+
+def _id(kind: str, number: str) -> str:
+    """SQL of an id as long as real ones."""
+    return f"'{kind}_' || lpad(({number})::text, 32, '0')"
+
+
+def org_id(number: int) -> str:
+    return f"org_{number:032d}"
+
 
 _ROWS = f"""
     INSERT INTO {PARTITION} (request_id, n, seq, timestamp, org_id, env_id, key_id, endpoint, model, region, node_id,
@@ -26,8 +41,8 @@ _ROWS = f"""
         finish_reason, http_status, streamed, attempts, latency_ms, cost_pusd, cost_microdollars, price_version, hash)
     SELECT 'req_' || lpad(to_hex(1790812800000 + ms), 12, '0') || lpad(to_hex(i), 20, '0'), 0, seq,
         timestamptz '2026-10-01 00:00:00+00' + ms * interval '1 millisecond',
-        'org_' || org, 'env_' || org || '_' || h % 2, 'key_' || org || '_' || h % 8,
-        'chat.completions', 'model-' || h % 8, 'region-' || h % 3, 'node_' || h % 20,
+        {_id("org", "org")}, {_id("env", "org * 2 + h % 2")}, {_id("key", "org * 8 + h % 8")},
+        'chat.completions', 'meta-llama/Llama-3.1-8B-' || h % 8, 'region-' || h % 3, {_id("node", "h % 20")},
         200 + h % 800, 50 + h % 400, h % 100, 0, 250 + h % 800 + h % 400, 'engine', 'completed',
         'stop', 200, true, 1, 900, (200 + h % 800) * 50000::numeric + (50 + h % 400) * 100000, 0, 'prices', ''
     FROM (
@@ -38,6 +53,7 @@ _ROWS = f"""
         FROM generate_series($1::bigint, $2::bigint - 1) AS i
     ) AS made
 """
+_MIXED = "hashtext(org_id || key_id || model || region)"
 _SUMS = ("prompt_tokens", "completion_tokens", "cached_tokens", "reasoning_tokens", "total_tokens")
 _GROUP = "org_id, at, env_id, key_id, model, region, endpoint, outcome"
 _INDEXES = (
@@ -97,14 +113,33 @@ async def _roll_up(pool: asyncpg.Pool, rows: int) -> None:
         f"CREATE UNLOGGED TABLE summed AS SELECT {group}, count(*) AS requests, {sums}, "
         f"sum(cost_pusd) AS cost_pusd FROM {PARTITION} GROUP BY 1, 2, 3, 4, 5, 6, 7, 8"
     )
+    await pool.execute("CREATE INDEX ON summed (at)")
     names = f"{_GROUP}, requests, {', '.join(_SUMS)}, cost_pusd"
-    await pool.execute(f"INSERT INTO usage_hourly ({names}) SELECT * FROM summed ORDER BY {_GROUP}")
-    day = _GROUP.replace("at", "date_trunc('day', at, 'UTC')", 1)
     added = ", ".join(f"sum({name})" for name in ("requests", *_SUMS, "cost_pusd"))
-    await pool.execute(
-        f"INSERT INTO usage_daily ({names}) SELECT {day}, {added} FROM usage_hourly GROUP BY 1, 2, 3, 4, 5, 6, 7, 8"
+    rest = _GROUP.replace("at, ", "")
+    hours = f"INSERT INTO usage_hourly ({names}) SELECT * FROM summed WHERE at = $1 ORDER BY {_MIXED}"
+    days = (
+        f"INSERT INTO usage_daily ({names}) SELECT org_id, $1, {rest.removeprefix('org_id, ')}, {added} FROM summed "
+        f"WHERE at >= $1 AND at < $1 + interval '1 day' GROUP BY {rest} ORDER BY {_MIXED}"
     )
+    for hour in range(SECONDS // 3600):
+        at = FIRST + timedelta(hours=hour)
+        await pool.execute(hours, at)
+        await _change(pool, "usage_hourly", at)
+        if hour % 24 == 0:
+            await pool.execute(days, at)
+            await _change(pool, "usage_daily", at)
+        if hour % VACUUM_HOURS == VACUUM_HOURS - 1:
+            await pool.execute("VACUUM ANALYZE usage_hourly, usage_daily, usage_hours")
     await pool.execute("DROP TABLE summed")
     last = rows // ORGS
-    await pool.execute(f"INSERT INTO usage_heads SELECT 'org_' || i, {last}, '' FROM generate_series(0, {ORGS - 1}) i")
+    heads = f"INSERT INTO usage_heads SELECT {_id('org', 'i')}, {last}, '' FROM generate_series(0, {ORGS - 1}) i"
+    await pool.execute(heads)
     await pool.execute(f"INSERT INTO usage_rollups SELECT org_id, {last} FROM usage_heads")
+
+
+async def _change(pool: asyncpg.Pool, table: str, at: datetime) -> None:
+    """As the job does: buckets get new versions, tenant by tenant in no order."""
+    change = f"UPDATE {table} SET requests = requests WHERE org_id = ANY($2) AND at = $1"
+    for _ in range(CHANGES):
+        await pool.execute(change, at, [org_id(number) for number in range(ORGS)])

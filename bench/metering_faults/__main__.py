@@ -1,6 +1,7 @@
 """Is every token billed once, whatever dies? Real processes under faults, held against what callers and nodes saw.
 
     python -m bench.metering_faults --requests 100000 --seconds 600 --seed 1 --results FILE
+    python -m bench.metering_faults --weigh 'Redis FLUSHALL=5' --weigh 'PostgreSQL slow=0' ...
     python -m bench.metering_faults --table FILE
 
 Two controls, a gateway with two workers, five simulated nodes, PostgreSQL and Redis, each of them killed, stopped,
@@ -92,7 +93,7 @@ async def under_faults(site: Site, callers: Callers, faults: Faults, asked: argp
 def run_leg(asked: argparse.Namespace, directory: Path, *, mounts: bool) -> tuple[Verdict, dict[str, Any]]:
     with Site(directory, mounts=mounts) as site:
         callers = Callers(site.port, site.keys, asked.callers, asked.rate, asked.seed, directory / "seen")
-        faults = Faults(site, asked.seed, asked.pace, lambda: callers.rate_now >= FLOWING)
+        faults = Faults(site, asked.seed, asked.pace, lambda: callers.rate_now >= FLOWING, dict(asked.weigh))
         at, began = datetime.now(UTC), time.monotonic()
         load = os.getloadavg()[0]
         if not site.clock.can_jump:
@@ -112,6 +113,9 @@ def run_leg(asked: argparse.Namespace, directory: Path, *, mounts: bool) -> tupl
         leg = {
             "at": at.strftime("%Y-%m-%d %H:%M"),
             "seed": asked.seed,
+            "pace": asked.pace,
+            "rate": asked.rate,
+            "weighed": dict(asked.weigh),
             "seconds": round(seconds, 1),
             "cores": os.cpu_count(),
             "load_at_start": round(load, 1),
@@ -141,6 +145,13 @@ def _lost(site: Site) -> Any:
     return type(site.door.lost)({f"COMMIT's answer lost: {table}": n for table, n in site.door.lost.items()})
 
 
+def _factor(told: str) -> tuple[str, int]:
+    kind, _, times = told.rpartition("=")
+    if not kind or not times.isdecimal():
+        raise argparse.ArgumentTypeError(f"{told!r} is not KIND=N")
+    return kind, int(times)
+
+
 def tell(leg: dict[str, Any], verdict: Verdict) -> None:
     say(f"{sum(leg['faults'].values())} faults in {leg['seconds']:.0f} s: {leg['faults']}")
     say(f"callers: {leg['callers']}; started again by the supervisor: {leg['restarts']}")
@@ -165,6 +176,10 @@ def main() -> int:
     parser.add_argument("--rate", type=float, default=450.0, help="at most so many requests a second")
     parser.add_argument("--callers", type=int, default=64)
     parser.add_argument("--pace", type=float, default=1.0, help="2: twice as many faults")
+    parser.add_argument(
+        "--weigh", type=_factor, action="append", default=[], metavar="KIND=N",
+        help="faults with this in their names N times as often, 0: never; the others as often as they were",
+    )  # fmt: skip
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--results", type=Path, help="append the leg to this file")
     parser.add_argument("--table", type=Path, help="run nothing; print the table of a results file")

@@ -1,19 +1,21 @@
 """What goes wrong: several things at a time, each in a lane of its own, until told to stop.
 
 A lane goes through its kinds in shuffled decks, so that the counts come out as the weights say. What it takes away it
-gives back, whatever happens; `Faults.stop` returns when all is there again.
+gives back, whatever happens; `Faults.stop` returns when all is there again. `weighed` makes some kinds come more often,
+and the others as often as before.
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import random
 import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
 import redis
@@ -24,6 +26,7 @@ from bench.metering_faults.site import LEASE_S, NODES, Site
 
 _DAY_S = 86_400.0
 SETTLE_S = 0.5
+AGAIN_S = 0.25  # until a fault that has to wait for its moment is tried again
 # Seconds from the truth.
 _JUMPS: dict[str, Callable[[datetime], float]] = {
     "+5 min": lambda _: 300.0,
@@ -52,21 +55,35 @@ class Lane(threading.Thread):
             if not deck:
                 deck = [kind for kind in self._kinds for _ in range(kind[1])]
                 self._rng.shuffle(deck)
-            kind = deck.pop()
-            name, _, act = kind
+            name, _, act = deck.pop()
             try:
-                did = act(self._rng)
+                while (did := act(self._rng)) is None and not self._stopping.wait(AGAIN_S):
+                    pass
                 if did:
                     self._done[name] += 1
-                elif did is None:
-                    deck.append(kind)
             except Exception as error:  # a fault that could not be done is none; all else goes on
                 self.mistakes[f"{name}: {type(error).__name__}: {error}"[:200]] += 1
 
 
+def weighed(every_s: float, kinds: tuple[Kind, ...], factors: Mapping[str, int]) -> tuple[float, tuple[Kind, ...]]:
+    """A lane in which a kind comes `factors[part of its name]` times as often as it would, and all others as they did.
+
+    0: never. Without any kind left `every_s` means nothing.
+    """
+
+    def factor(name: str) -> int:
+        return math.prod(times for part, times in factors.items() if part in name)
+
+    now = tuple((name, weight * factor(name), act) for name, weight, act in kinds if factor(name))
+    before = sum(weight for _, weight, _ in kinds)
+    return every_s * before / max(1, sum(weight for _, weight, _ in now)), now
+
+
 class Faults:
-    def __init__(self, site: Site, seed: int, pace: float, flows: Callable[[], bool]) -> None:
-        """`pace` 2: twice as many. `flows`: answers come in numbers just now."""
+    def __init__(
+        self, site: Site, seed: int, pace: float, flows: Callable[[], bool], factors: Mapping[str, int]
+    ) -> None:
+        """`pace` 2: twice as many. `flows`: answers come in numbers just now. `factors`: as `weighed` has them."""
         self._flows = flows
         self._site = site
         self._stopping = threading.Event()
@@ -103,7 +120,10 @@ class Faults:
             lanes.append((45.0, (("the journal's disk full (ENOSPC)", 1, self._journal_full),)))
         if site.clock.can_jump:
             lanes.append((12.0, tuple((f"the clock jumps: {name}", 1, self._jump(name)) for name in _JUMPS)))
-        for number, (every_s, kinds) in enumerate(lanes):
+        for number, lane in enumerate(lanes):
+            every_s, kinds = weighed(*lane, factors)
+            if not kinds:
+                continue
             done: Counter[str] = Counter()
             self._done.append(done)
             self._lanes.append(Lane(kinds, every_s / pace, random.Random(f"{seed}:{number}"), done, self._stopping))

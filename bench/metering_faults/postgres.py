@@ -10,7 +10,9 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import asyncpg
@@ -34,8 +36,9 @@ OPTIONS = {
 
 
 class Postgres:
-    def __init__(self, directory: Path, disk: Path) -> None:
-        """Programs and log in `directory`, data on `disk`."""
+    def __init__(self, directory: Path, disk: Path, more: Mapping[str, str] = MappingProxyType({})) -> None:
+        """Programs and log in `directory`, data on `disk`. `more`: options besides `OPTIONS`, or instead of them."""
+        self._options = OPTIONS | dict(more)
         self._uid: int | None = None
         self._programs = _postgres_programs()
         if os.geteuid() == 0:  # it refuses to run as root
@@ -60,7 +63,7 @@ class Postgres:
 
     def start(self, database: str = NAME) -> None:
         """Returns when it answers."""
-        options = [part for name, value in OPTIONS.items() for part in ("-c", f"{name}={value}")]
+        options = [part for name, value in self._options.items() for part in ("-c", f"{name}={value}")]
         command = [self._programs / "postgres", "-D", self._data, "-h", "127.0.0.1", "-p", str(self._port), *options]
         deadline = time.monotonic() + START_S
         while True:
@@ -91,6 +94,12 @@ class Postgres:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
+
+    def stop(self) -> None:
+        """In order: all is written, and sessions end."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGINT)
+            self._process.wait()
 
     def pause(self) -> None:
         self._signal_all(signal.SIGSTOP)

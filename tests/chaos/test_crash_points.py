@@ -16,7 +16,7 @@ from crosslogic.kernel.errors import ConfigurationError
 from crosslogic.metering.ledger_reader import LedgerReader
 from crosslogic.metering.ledger_sums import LedgerSums
 from crosslogic.metering.rollup_sums import RollupSums
-from crosslogic.store.tables import usage_daily, usage_hourly, usage_records, usage_rollups
+from crosslogic.store.tables import usage_daily, usage_hourly, usage_hours, usage_records, usage_rollups
 from tests.metering_samples import usage
 
 COUNT = 90
@@ -89,7 +89,7 @@ async def test_wherever_a_process_ends_nothing_durable_is_lost_or_counted_twice(
     assert (verdict.problem, verdict.rows) == (None, len(found))
     async with engine.connect() as conn:
         assert await conn.scalar(select(usage_rollups.c.seq)) == len(found)
-        for table in (usage_hourly, usage_daily):
+        for table in (usage_hourly, usage_daily, usage_hours):
             assert await conn.scalar(select(func.sum(table.c.requests))) == len(found)
     asked = {"start": None, "end": None, "group_by": ["hour", "model", "outcome"]}
     assert await RollupSums(engine).summary("org_1", **asked) == await LedgerSums(engine).summary("org_1", **asked)  # type: ignore[arg-type]

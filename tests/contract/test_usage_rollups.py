@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from itertools import product
 
-from sqlalchemy import func, select
+from sqlalchemy import func, select, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from crosslogic.kernel.ids import EnvId, KeyId, OrgId
@@ -15,12 +15,14 @@ from crosslogic.metering.model import Evidence, Usage
 from crosslogic.metering.rollup import Rollups
 from crosslogic.metering.rollup_sums import RollupSums
 from crosslogic.pricing.book import PriceBook, PriceEntry, PriceList
-from crosslogic.store.tables import usage_daily, usage_hourly, usage_rollups
+from crosslogic.store import migrate
+from crosslogic.store.tables import usage_daily, usage_hourly, usage_hours, usage_rollups
 from tests.metering_samples import DAY_US, JANUARY_1_2026_US, usage
 
 PRICES = PriceBook(PriceList((PriceEntry("*", Decimal("0.05"), Decimal("0.10"), Decimal("0.01")),)))
 HOUR_US = DAY_US // 24
 START = datetime(2026, 1, 1, tzinfo=UTC)
+BEFORE_HOURS = "0026"  # the migration before the one that makes `usage_hours`
 
 
 async def buckets(engine: AsyncEngine) -> dict[tuple[object, ...], tuple[object, ...]]:
@@ -46,6 +48,69 @@ async def test_a_second_run_changes_nothing_and_a_late_row_moves_its_own_buckets
     assert after.keys() == before.keys()
     moved = sorted(str(key[1]) for key in after if after[key] != before[key])
     assert moved == ["2026-01-01 00:00:00+00:00", "2026-01-01 02:00:00+00:00"], "the day's and the hour's"
+
+
+async def org_hours(engine: AsyncEngine) -> tuple[list[tuple[object, ...]], list[tuple[object, ...]]]:
+    """What is kept of each org's hours, and what the buckets of these hours add up to."""
+    sums = [column.name for column in usage_hours.c if not column.primary_key]
+    async with engine.connect() as conn:
+        kept = [tuple(row) for row in await conn.execute(select(usage_hours).order_by("org_id", "at"))]
+        added: dict[tuple[object, ...], list[int]] = {}
+        for row in (await conn.execute(select(usage_hourly))).mappings():
+            mine = added.setdefault((row["org_id"], row["at"]), [0] * len(sums))
+            mine[:] = [one + row[name] for one, name in zip(mine, sums, strict=True)]
+    return kept, [(*key, *mine) for key, mine in sorted(added.items())]  # type: ignore[type-var]
+
+
+async def test_an_orgs_hour_is_what_its_buckets_add_up_to(engine: AsyncEngine) -> None:
+    """Whoever adds to the buckets, a version that knows nothing of it too; and of rows that were there before."""
+    ledger, rollups = Ledger(engine), Rollups(engine, page_rows=7)
+    records = [
+        usage(
+            n,
+            org_id=OrgId(f"org_{n % 2}"),
+            timestamp_us=JANUARY_1_2026_US + n * HOUR_US // 9,
+            model=f"m{n % 3}",
+            completion_tokens=2**40 + n,
+        )
+        for n in range(60)
+    ]
+    await ledger.insert(records[:40], PRICES)
+    await rollups.advance()
+    kept, added = await org_hours(engine)
+    assert kept == added
+    assert len(kept) == 10, "two orgs, five hours"
+    await ledger.insert(records[30:], PRICES)
+    await rollups.advance()
+    kept, added = await org_hours(engine)
+    assert kept == added
+    assert sum(row[2] for row in kept) == 60  # type: ignore[misc]
+    await migrate.downgrade(engine, BEFORE_HOURS)
+    await migrate.upgrade(engine)
+    assert await org_hours(engine) == (kept, added)
+    await ledger.insert([usage(99, org_id=OrgId("org_1"), timestamp_us=JANUARY_1_2026_US)], PRICES)
+    await rollups.advance()
+    kept, added = await org_hours(engine)
+    assert kept == added
+    assert sum(row[2] for row in kept) == 61  # type: ignore[misc]
+
+
+async def test_a_month_is_answered_from_indexes_alone(postgres_engine: AsyncEngine) -> None:
+    """An org's buckets lie on as many pages of the table as there are buckets; in the index they lie together."""
+    await Ledger(postgres_engine).insert([usage(n, org_id=OrgId(f"org_{n}")) for n in range(200)], PRICES)
+    await Rollups(postgres_engine).advance()
+    async with postgres_engine.connect() as conn:
+        await conn.execution_options(isolation_level="AUTOCOMMIT")
+        await conn.execute(text("VACUUM ANALYZE usage_hourly, usage_daily, usage_hours"))
+        await conn.execute(text("SET enable_seqscan = off"))  # so few rows are read fastest in whole
+        for table in (usage_hourly, usage_daily, usage_hours):
+            asked = select(func.sum(table.c.requests), func.sum(table.c.cost_pusd)).where(
+                table.c.org_id == "org_1", table.c.at >= START, table.c.at < START + timedelta(days=31)
+            )
+            sql = asked.compile(conn.sync_engine, compile_kwargs={"literal_binds": True})
+            plan = "\n".join((await conn.execute(text(f"EXPLAIN (ANALYZE) {sql}"))).scalars())
+            assert f"Index Only Scan using pk_{table.name}" in plan
+            assert "Heap Fetches: 0" in plan
 
 
 async def test_processes_at_once_count_each_row_once(engine: AsyncEngine) -> None:

@@ -18,7 +18,7 @@ from crosslogic.metering.rollup import Rollups
 from crosslogic.metering.rollup_sums import RollupSums
 from crosslogic.pricing.book import PriceBook, PriceEntry, PriceList
 from crosslogic.store.engine import create_engine
-from crosslogic.store.tables import usage_daily, usage_hourly
+from crosslogic.store.tables import usage_daily, usage_hourly, usage_hours
 from tests.examples import examples
 from tests.metering_samples import JANUARY_1_2026_US, usage
 
@@ -72,11 +72,12 @@ async def play(url: str, script: list[tuple[str, object]]) -> None:
                     price = PRICES.price(rows[0].model, "local")
                     more = {"evidence": Evidence.ENGINE, "reason": f"r{len(rows)}", "actor": "a"}
                     await ledger.correct("org_1", request_id, len(rows), Usage(tokens, tokens), price, **more)
-            assert await day_sums(RollupSums(engine)) == await day_sums(LedgerSums(engine))
+            for group_by in (["day", "model"], ["hour"]):
+                assert await sums_by(group_by, RollupSums(engine)) == await sums_by(group_by, LedgerSums(engine))
         await Rollups(engine).advance()
         assert (await reader.verify("org_1")).intact
         (truth,) = await LedgerSums(engine).summary("org_1", start=None, end=None)
-        for table in (usage_hourly, usage_daily):
+        for table in (usage_hourly, usage_daily, usage_hours):
             async with engine.connect() as conn:
                 rows = (await conn.execute(select(table))).mappings().all()
             for name in (
@@ -92,8 +93,8 @@ async def play(url: str, script: list[tuple[str, object]]) -> None:
         await engine.dispose()
 
 
-async def day_sums(sums: RollupSums | LedgerSums) -> list[UsageSum]:
-    return await sums.summary("org_1", start=None, end=None, group_by=["day", "model"])
+async def sums_by(group_by: list[str], sums: RollupSums | LedgerSums) -> list[UsageSum]:
+    return await sums.summary("org_1", start=None, end=None, group_by=group_by)
 
 
 @settings(max_examples=examples(25), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

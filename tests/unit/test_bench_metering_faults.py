@@ -3,8 +3,10 @@
 import struct
 from pathlib import Path
 
+import pytest
 from bench.metering_faults import witness
 from bench.metering_faults.door import Frontend
+from bench.metering_faults.faults import weighed
 from bench.metering_faults.report import bound
 
 
@@ -74,3 +76,15 @@ def test_the_book_of_a_node_survives_its_death(tmp_path: Path) -> None:
 def test_no_discrepancy_in_three_hundred_thousand_is_the_promise() -> None:
     assert 0.99e-5 < bound(300_000, 0) < 1e-5
     assert bound(300_000, 1) > 1.5e-5
+
+
+def test_a_kind_comes_more_often_and_the_others_as_often_as_before() -> None:
+    def rates(every_s: float, kinds: tuple[tuple[str, int, object], ...]) -> dict[str, float]:
+        deck = sum(weight for _, weight, _ in kinds)
+        return {name: weight / deck / every_s for name, weight, _ in kinds}
+
+    lane = 6.0, (("Redis killed", 3, bool), ("Redis SIGSTOP", 2, bool), ("Redis FLUSHALL", 1, bool))
+    before, after = rates(*lane), rates(*weighed(*lane, {"FLUSHALL": 6, "SIGSTOP": 0}))  # type: ignore[arg-type]
+    assert after == {"Redis killed": pytest.approx(before["Redis killed"]), "Redis FLUSHALL": pytest.approx(1 / 6)}
+    assert weighed(*lane, {}) == lane  # type: ignore[arg-type]
+    assert weighed(*lane, {"Redis": 0})[1] == ()  # type: ignore[arg-type]

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, CompoundSelect, Select, case, func, select, union_all
+from sqlalchemy import ColumnElement, CompoundSelect, Select, Table, case, func, select, union_all
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from crosslogic.kernel.errors import InvalidRequest
@@ -18,7 +18,14 @@ from crosslogic.metering.ledger_sums import GROUPS, group_column, page, sums_of
 from crosslogic.metering.model import UsageSum
 from crosslogic.metering.rollup import COUNTS, GROUP
 from crosslogic.store.engine import reading
-from crosslogic.store.tables import usage_daily, usage_hourly, usage_records, usage_rollups, usage_starts
+from crosslogic.store.tables import (
+    usage_daily,
+    usage_hourly,
+    usage_hours,
+    usage_records,
+    usage_rollups,
+    usage_starts,
+)
 from crosslogic.store.types import exact_sum
 
 _HOUR = timedelta(hours=1)
@@ -56,9 +63,10 @@ class RollupSums:
                     f"of the time before {cutoff:%Y-%m-%d} only whole hours are kept; begin and end at full hours",
                     param="from",
                 )
-            found = _pieces(org_id, start or _FIRST, end or _LAST, watermark, by_hour="hour" in names)
-            pieces = found.subquery("pieces")
             wanted = {GROUPS[name] for name in (*names, *(only or {})) if name in GROUPS}
+            alike = [name for name in GROUP if name in wanted]
+            found = _pieces(org_id, start or _FIRST, end or _LAST, watermark, alike, by_hour="hour" in names)
+            pieces = found.subquery("pieces")
             if "at" in wanted:  # to write a time out takes longer than to add numbers up: first one row for each time
                 keys = [pieces.c[name] for name in sorted(wanted)]
                 pieces = select(*keys, *_sums(pieces.c)).group_by(*keys).subquery("by_time")
@@ -81,11 +89,11 @@ async def _one_instant(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
 
 
 def _pieces(
-    org_id: str, start: datetime, end: datetime, watermark: int, *, by_hour: bool
+    org_id: str, start: datetime, end: datetime, watermark: int, alike: Sequence[str], *, by_hour: bool
 ) -> CompoundSelect[*tuple[Any, ...]]:
-    """Rows and buckets that make up the period, each once."""
-    t, h, d = usage_records.c, usage_hourly.c, usage_daily.c
-    columns = [*(t[name] for name in GROUP), case((t.n == 0, 1), else_=0).label("requests")]
+    """Rows and buckets that make up the period, each once; of what they have in common only `alike`."""
+    t = usage_records.c
+    columns = [*(t[name] for name in alike), case((t.n == 0, 1), else_=0).label("requests")]
     rows = select(t.timestamp.label("at"), *columns, *(t[name] for name in _SUMMED)).where(t.org_id == org_id)
     behind = rows.where(t.seq > watermark, t.timestamp >= start, t.timestamp < end)
     known = rows.where(t.seq <= watermark)
@@ -96,16 +104,22 @@ def _pieces(
     for first, last in ((start, hours[0]), (hours[1], end)):
         if first < last:
             pieces.append(known.where(t.timestamp >= first, t.timestamp < last))
-    names = [*GROUP, "requests", *_SUMMED]
     days = _ceiling(start, _DAY), _floor(end, _DAY)
     spans = [hours]
     if not by_hour and days[0] < days[1]:
         spans = [(hours[0], days[0]), (days[1], hours[1])]
-        whole = select(d.at, *(d[name] for name in names)).where(d.org_id == org_id)
-        pieces.append(whole.where(d.at >= days[0], d.at < days[1]))
-    hourly = select(h.at, *(h[name] for name in names)).where(h.org_id == org_id)
-    pieces += [hourly.where(h.at >= first, h.at < last) for first, last in spans if first < last]
+        pieces.append(_buckets(usage_daily, org_id, days, alike))
+    hourly = usage_hourly if alike else usage_hours
+    pieces += [_buckets(hourly, org_id, span, alike) for span in spans if span[0] < span[1]]
     return union_all(*pieces)
+
+
+def _buckets(
+    table: Table, org_id: str, span: tuple[datetime, datetime], alike: Sequence[str]
+) -> Select[*tuple[Any, ...]]:
+    t = table.c
+    whole = select(t.at, *(t[name] for name in (*alike, "requests", *_SUMMED)))
+    return whole.where(t.org_id == org_id, t.at >= span[0], t.at < span[1])
 
 
 def _sums(of: Any) -> list[ColumnElement[Any]]:

@@ -87,11 +87,14 @@ cap_hits = Table(
 )
 
 
+def _alike() -> tuple[Column[Any], ...]:
+    """The part of a roll-up's key that is the same in all rows of the ledger that it sums."""
+    names = ("env_id", "key_id", "model", "region", "endpoint", "outcome")
+    return tuple(Column(name, Text, primary_key=True) for name in names)
+
+
 def _sums() -> tuple[Column[Any], ...]:
-    """What the roll-ups sum over rows of the ledger that are alike; part of the key first."""
     return (
-        *(Column(name, Text, primary_key=True) for name in ("env_id", "key_id", "model", "region", "endpoint")),
-        Column("outcome", Text, primary_key=True),
         Column("requests", BigInteger, nullable=False),
         Column("prompt_tokens", BigInteger, nullable=False),
         Column("completion_tokens", BigInteger, nullable=False),
@@ -103,15 +106,27 @@ def _sums() -> tuple[Column[Any], ...]:
 
 
 # The ledger summed by hour and by day of arrival, in UTC, up to a position in each org's log (`metering/rollup.py`).
+# PostgreSQL keeps the sums in the primary key's index as well (INCLUDE): there an org's month lies together, while its
+# rows lie where there was room when they came, each on another page.
 usage_hourly = Table(
     "usage_hourly",
     metadata,
     Column("org_id", Text, primary_key=True),
     Column("at", UtcDateTime, primary_key=True),
+    *_alike(),
     *_sums(),
 )
 usage_daily = Table(
     "usage_daily",
+    metadata,
+    Column("org_id", Text, primary_key=True),
+    Column("at", UtcDateTime, primary_key=True),
+    *_alike(),
+    *_sums(),
+)
+# All of an org's hour in one row: a trigger keeps it what the rows of `usage_hourly` add up to.
+usage_hours = Table(
+    "usage_hours",
     metadata,
     Column("org_id", Text, primary_key=True),
     Column("at", UtcDateTime, primary_key=True),
