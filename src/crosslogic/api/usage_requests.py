@@ -4,9 +4,9 @@ Invariant: another org's request and one that never was have the same answer.
 """
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Depends, Query
 
 from crosslogic.api.auth import OperatorTenancy, OwnHome, Services
 from crosslogic.api.models import Limit, Page, Word, in_utc, page_of
@@ -24,11 +24,17 @@ End = Annotated[datetime | None, Query(alias="to", description="first instant th
 CallersId = Annotated[Word | None, Query(description="what the caller sent as X-Request-Id")]
 
 
-@router.get("")
-async def list_requests(
-    org: Word,
-    tenancy: OperatorTenancy,
-    services: Services,
+class _Asked(NamedTuple):
+    """Which requests, and which page of them."""
+
+    start: datetime | None
+    end: datetime | None
+    only: dict[str, str]
+    cursor: str | None
+    limit: int
+
+
+def _asked(
     start: Start = None,
     end: End = None,
     env: Word | None = None,
@@ -40,12 +46,22 @@ async def list_requests(
     client_request_id: CallersId = None,
     cursor: Word | None = None,
     limit: Limit = 100,
-) -> Page[RequestUsageView]:
-    """An org's requests, the newest first."""
-    org_id = (await tenancy.org(org)).id
+) -> _Asked:
     only = {"env": env, "key": key, "model": model, "endpoint": endpoint, "region": region, "outcome": outcome}
     only["client_request_id"] = client_request_id
-    return await _list(services, tenancy, org_id, (start, end), only, cursor, limit, operator=True)
+    given = {name: value for name, value in only.items() if value is not None}
+    return _Asked(start and in_utc(start), end and in_utc(end), given, cursor, limit)
+
+
+Asked = Annotated[_Asked, Depends(_asked)]
+
+
+@router.get("")
+async def list_requests(
+    org: Word, tenancy: OperatorTenancy, services: Services, asked: Asked
+) -> Page[RequestUsageView]:
+    """An org's requests, the newest first."""
+    return await _list(services, tenancy, (await tenancy.org(org)).id, asked, operator=True)
 
 
 @router.get("/{request_id}")
@@ -54,25 +70,9 @@ async def get_request(org: Word, request_id: Word, tenancy: OperatorTenancy, ser
 
 
 @own_router.get("")
-async def list_own_requests(
-    home: OwnHome,
-    services: Services,
-    start: Start = None,
-    end: End = None,
-    env: Word | None = None,
-    key: Word | None = None,
-    model: Word | None = None,
-    endpoint: Word | None = None,
-    region: Word | None = None,
-    outcome: Word | None = None,
-    client_request_id: CallersId = None,
-    cursor: Word | None = None,
-    limit: Limit = 100,
-) -> Page[RequestUsageView]:
+async def list_own_requests(home: OwnHome, services: Services, asked: Asked) -> Page[RequestUsageView]:
     """The caller's own org's requests, the newest first."""
-    only = {"env": env, "key": key, "model": model, "endpoint": endpoint, "region": region, "outcome": outcome}
-    only["client_request_id"] = client_request_id
-    return await _list(services, home.tenancy, home.org.id, (start, end), only, cursor, limit, operator=False)
+    return await _list(services, home.tenancy, home.org.id, asked, operator=False)
 
 
 @own_router.get("/{request_id}")
@@ -97,30 +97,16 @@ async def verify_ledger(
 
 
 async def _list(
-    services: ApiServices,
-    tenancy: TenancyService,
-    org_id: str,
-    within: tuple[datetime | None, datetime | None],
-    asked: dict[str, str | None],
-    cursor: str | None,
-    limit: int,
-    *,
-    operator: bool,
+    services: ApiServices, tenancy: TenancyService, org_id: str, asked: _Asked, *, operator: bool
 ) -> Page[RequestUsageView]:
-    only = {name: value for name, value in asked.items() if value is not None}
+    only = asked.only
     if "env" in only:
-        only["env"] = (await tenancy.environment(org_id, only["env"])).id
-    start, end = within
+        only = {**only, "env": (await tenancy.environment(org_id, only["env"])).id}
     found = await services.requests.find(
-        org_id,
-        start=start and in_utc(start),
-        end=end and in_utc(end),
-        only=only,
-        before=cursor,
-        limit=limit,
+        org_id, start=asked.start, end=asked.end, only=only, before=asked.cursor, limit=asked.limit
     )
     ids = [one.original.request_id for one in found]
-    return page_of([RequestUsageView.of(one, operator=operator) for one in found], ids, limit)
+    return page_of([RequestUsageView.of(one, operator=operator) for one in found], ids, asked.limit)
 
 
 async def _one(services: ApiServices, org_id: str, request_id: str, *, operator: bool) -> RequestUsageView:
