@@ -6,7 +6,7 @@ import typer
 
 from crosslogic.cli.client import Management, with_management
 from crosslogic.cli.flags import JsonOption
-from crosslogic.cli.output import print_json, print_table
+from crosslogic.cli.output import print_done, print_json, print_rows
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="See what was raised, and choose who is told.")
 
@@ -25,14 +25,17 @@ def list_notices(
     as_json: JsonOption = False,
 ) -> None:
     """What was raised, newest first, of all organisations."""
-    rows = api.get("/admin/notices", kind=kind, limit=limit)["data"]
-    if as_json:
-        print_json(rows)
-        return
-    print_table(
-        ("at", "org", "kind", "severity", "title"),
-        ((row["at"], row["org_id"], row["kind"], row["severity"], row["title"]) for row in rows),
+    print_rows(
+        api.get("/admin/notices", kind=kind, limit=limit)["data"],
+        {
+            "at": "at",
+            "org": "org_id",
+            "kind": "kind",
+            "severity": "severity",
+            "title": "title",
+        },
         nothing="nothing was raised",
+        as_json=as_json,
     )
 
 
@@ -46,25 +49,19 @@ def anomalies(
     as_json: JsonOption = False,
 ) -> None:
     """What was unusual in usage and service, newest first; looked for with `anomaly_detection.enabled`."""
-    rows = api.get("/admin/anomalies", kind=kind, since=since, limit=limit)["data"]
-    if as_json:
-        print_json(rows)
-        return
-    print_table(
-        ("since", "until", "type", "model", "region", "severity", "what"),
-        (
-            (
-                row["started_at"],
-                row["ended_at"] or "goes on",
-                row["kind"],
-                row["model"],
-                row["region"],
-                row["severity"],
-                row["description"],
-            )
-            for row in rows
-        ),
+    print_rows(
+        api.get("/admin/anomalies", kind=kind, since=since, limit=limit)["data"],
+        {
+            "since": "started_at",
+            "until": lambda row: row["ended_at"] or "goes on",
+            "type": "kind",
+            "model": "model",
+            "region": "region",
+            "severity": "severity",
+            "what": "description",
+        },
         nothing="nothing was unusual",
+        as_json=as_json,
     )
 
 
@@ -72,14 +69,18 @@ def anomalies(
 @with_management
 def channels(api: Management, as_json: JsonOption = False) -> None:
     """Where operators are told. Organisations choose for themselves, at `/api/v1/notification-channels`."""
-    rows = list(api.rows(_CHANNELS))
-    if as_json:
-        print_json(rows)
-        return
-    print_table(
-        ("id", "name", "kind", "target", "notices", "status"),
-        ((row["id"], row["name"], row["kind"], row["target"], row["notices"] or "all", row["status"]) for row in rows),
+    print_rows(
+        api.rows(_CHANNELS),
+        {
+            "id": "id",
+            "name": "name",
+            "kind": "kind",
+            "target": "target",
+            "notices": lambda row: row["notices"] or "all",
+            "status": "status",
+        },
         nothing="nobody is told; add a channel",
+        as_json=as_json,
     )
 
 
@@ -108,24 +109,25 @@ def add(
 def try_out(api: Management, channel: ChannelArgument, as_json: JsonOption = False) -> None:
     """Send a notice to one channel; `deliveries` tells what became of it."""
     made = api.post(f"{_CHANNELS}/{channel}/test")
-    print_json(made) if as_json else typer.echo(f"{made['id']} is on its way")
+    print_done(made, f"{made['id']} is on its way", as_json=as_json)
 
 
 @app.command()
 @with_management
 def deliveries(api: Management, channel: ChannelArgument, as_json: JsonOption = False) -> None:
     """What became of the latest notices for a channel."""
-    rows = api.get(f"{_CHANNELS}/{channel}/deliveries")["data"]
-    if as_json:
-        print_json(rows)
-        return
-    print_table(
-        ("notice", "title", "status", "attempts", "sent at", "problem"),
-        (
-            (row["notice_id"], row["title"], row["status"], row["attempts"], row["sent_at"], row["problem"])
-            for row in rows
-        ),
+    print_rows(
+        api.get(f"{_CHANNELS}/{channel}/deliveries")["data"],
+        {
+            "notice": "notice_id",
+            "title": "title",
+            "status": "status",
+            "attempts": "attempts",
+            "sent at": "sent_at",
+            "problem": "problem",
+        },
         nothing="nothing was sent there",
+        as_json=as_json,
     )
 
 
