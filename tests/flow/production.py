@@ -9,7 +9,8 @@ import signal
 import socket
 import subprocess
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -113,6 +114,18 @@ class Production:
     def workers(self) -> list[int]:
         """Their process ids."""
         return workers.workers_of(self.cloud.program)
+
+    @contextmanager
+    def nodes_paused(self) -> Iterator[None]:
+        """Whatever streams go on, none ends meanwhile, for the nodes do nothing."""
+        nodes = self._programs[: len(self._models)]
+        for node in nodes:
+            node.process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for node in nodes:
+                node.process.send_signal(signal.SIGCONT)
 
     def _start(self, *arguments: object) -> Program:
         program = Program(list(arguments), self.directory, self.env)

@@ -55,6 +55,10 @@ class Preempting:
         """The ledger's rows of a request, by the id that its caller gave."""
         return [row for row in self.cloud.rows() if row["client_request_id"] == request_id]
 
+    def waiting(self) -> list[str]:
+        """The callers' ids of the requests that wait."""
+        return [row["client_request_id"] for row in self.cloud.admin.get("/admin/queue/requests").json()["data"]]
+
     def metric(self, name: str) -> float:
         text = self.cloud.admin.get("/metrics").text
         return sum(float(line.split()[-1]) for line in text.splitlines() if line.startswith(name))
@@ -197,7 +201,9 @@ def test_one_that_was_put_back_and_whose_caller_then_leaves_costs_nothing(preemp
     eventually(lambda: len(turns) == 1)
     higher = preempting.begin(preempting.high, "stays")
     eventually(lambda: len(turns) == 2)
+    eventually(lambda: "leaves" in preempting.waiting())
     victim.close()
+    eventually(lambda: "leaves" not in preempting.waiting())
     preempting.node.run(go_on.set)
     assert higher.rest().status == 200
     eventually(lambda: preempting.rows("stays"))

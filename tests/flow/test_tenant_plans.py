@@ -1,7 +1,7 @@
 """Tenants beyond keys: web tokens at the edge, their own management under /api/v1, and what a plan allows."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import yaml
@@ -46,17 +46,17 @@ def test_a_web_token_opens_the_gateway_as_a_key_does(tokens: EmbeddedCloud) -> N
 
 
 @pytest.mark.parametrize(
-    "headers",
+    "made",
     [
-        bearer("another secret of thirty-two bytes and more"),
-        bearer(exp=int(time.time()) - 3600),
-        bearer(org="nobody"),
-        {"authorization": "Bearer eyJhbGciOiJub25lIn0.eyJvcmciOiJkZWZhdWx0In0."},
+        lambda: bearer("another secret of thirty-two bytes and more"),
+        lambda: bearer(exp=int(time.time()) - 3600),
+        lambda: bearer(org="nobody"),
+        lambda: {"authorization": "Bearer eyJhbGciOiJub25lIn0.eyJvcmciOiJkZWZhdWx0In0."},
     ],
     ids=["forged", "expired", "of nobody", "unsigned"],
 )
-def test_a_token_that_is_none_does_not(tokens: EmbeddedCloud, headers: dict[str, str]) -> None:
-    assert ask(tokens, headers).status == 401
+def test_a_token_that_is_none_does_not(tokens: EmbeddedCloud, made: Callable[[], dict[str, str]]) -> None:
+    assert ask(tokens, made()).status == 401
 
 
 def test_a_tenants_admin_manages_its_own_org_on_the_gateways_port_and_a_developer_does_not(
