@@ -1,10 +1,10 @@
 """Nodes that fail or are slow, on real processes: they get less, then nothing, and come back; the last one is kept."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 import pytest
@@ -16,6 +16,7 @@ from tests.flow.processes import Program, eventually, run
 from tests.ports import free_port
 
 Row = dict[str, Any]
+Found = TypeVar("Found")
 
 USUAL = "slow_first_token=0.1"  # far more than a busy machine adds
 
@@ -59,14 +60,14 @@ class Fleet:
             replies = list(threads.map(lambda _: self.cloud.ask(body, CHAT), range(requests)))
         return Counter(reply.status for reply in replies)
 
-    def asked_until(self, wanted: Any, timeout_s: float = 40.0) -> None:
-        """Go on asking until `wanted` holds."""
+    def asked_until(self, wanted: Callable[[], Found], timeout_s: float = 40.0) -> Found:
+        """Go on asking until `wanted` holds; what it found then."""
 
-        def holds() -> bool:
+        def found() -> Found:
             self.ask(8)
-            return bool(wanted())
+            return wanted()
 
-        eventually(holds, timeout_s, interval_s=0.1)
+        return eventually(found, timeout_s, interval_s=0.1)
 
     def served(self, requests: int) -> Counter[str]:
         """Which node served how many of so many requests."""
@@ -111,10 +112,11 @@ def test_a_slow_node_is_ejected_said_so_and_back_when_it_is_quick_again(fleet: F
     fleet.asked_until(lambda: min(fleet.served(20).values()) >= 5)
     fleet.asked_until(lambda: {n["health"]["verdict"] for n in fleet.cloud.nodes()} == {"healthy"})
     spoil(slow, "slow_first_token=1")
-    fleet.asked_until(lambda: fleet.node(slow)["health"]["verdict"] == "degraded")
-    health = fleet.node(slow)["health"]
-    assert health["symptom"] == "latency"
-    assert fleet.node(slow)["health_score"] == pytest.approx(0.25)
+    degraded = fleet.asked_until(
+        lambda: node if (node := fleet.node(slow))["health"]["verdict"] == "degraded" else None
+    )
+    assert degraded["health"]["symptom"] == "latency"
+    assert degraded["health_score"] == pytest.approx(0.25)
     fleet.asked_until(lambda: fleet.node(slow)["health"]["ejected"])
     listed = run("nodes", "list", "--data-dir", fleet.cloud.data_dir)
     assert "latency, ejected: first token" in " ".join(listed.stdout.split()), listed.stdout
