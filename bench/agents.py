@@ -35,6 +35,7 @@ from crosslogic.store.engine import create_engine
 INTERVAL_S = 5.0
 METRICS_EVERY = 3  # heartbeats: every 15 s
 JOINS_AT_ONCE = 16
+START_S = 300.0  # on a busy machine
 
 
 class Table:
@@ -167,7 +168,7 @@ class Control:
         self._process = subprocess.Popen([*command, "control"], env=self._env)
 
     async def ready(self) -> None:
-        async with asyncio.timeout(60), httpx.AsyncClient(trust_env=False) as http:
+        async with asyncio.timeout(START_S), httpx.AsyncClient(trust_env=False) as http:
             while True:
                 try:
                     if (await http.get(f"{self.url}/health")).status_code == 200:

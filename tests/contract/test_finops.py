@@ -5,14 +5,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import insert
+from sqlalchemy import event, insert
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from crosslogic.fleet.model import BackendKind, Node, NodeStatus
 from crosslogic.fleet.rows import node_columns
 from crosslogic.insight.finops.model import IDLE
 from crosslogic.insight.finops.node_prices import usd_per_hour
-from crosslogic.insight.finops.sql import FinopsSql, hour_of
+from crosslogic.insight.finops.sql import PAGE_NODES, FinopsSql, hour_of
 from crosslogic.jobs.finops import FinopsJob
 from crosslogic.kernel.clock import ManualClock
 from crosslogic.kernel.errors import InvalidRequest
@@ -110,6 +110,31 @@ async def test_two_processes_at_once_count_no_moment_twice(site: Site) -> None:
         await asyncio.gather(site.job.round(), other.round())
     (margin,) = await site.sql.margins((), start=None, end=None)
     assert margin.gpu_hours == pytest.approx(300 / 3600)
+
+
+async def test_a_round_takes_as_few_transactions_for_many_nodes_as_for_one(site: Site) -> None:
+    commits = []
+    event.listen(site.engine.sync_engine, "commit", commits.append)
+    taken = []
+    for number in range(60):
+        await site.add(node(f"n{number:03d}"))
+    for _ in range(3):
+        commits.clear()
+        await site.run(60 / 3600, every_s=60)
+        taken.append(len(commits))
+    assert max(taken) <= 5  # nodes' time, and each hour that may still change
+    assert taken[-1] == 2  # hours that are as they were are not written again
+    (margin,) = await site.sql.margins((), start=None, end=None)
+    assert margin.gpu_hours == pytest.approx(60 * 120 / 3600)
+
+
+async def test_a_fleet_of_more_nodes_than_one_transaction_takes_is_counted_whole(site: Site) -> None:
+    many = PAGE_NODES + 3
+    await site.add(*(node(f"n{number:04d}") for number in range(many)))
+    await site.job.round()
+    await site.run(60 / 3600, every_s=60)
+    (margin,) = await site.sql.margins((), start=None, end=None)
+    assert margin.gpu_hours == pytest.approx(many * 60 / 3600)
 
 
 async def test_time_for_which_nobody_watched_is_not_made_up(site: Site) -> None:

@@ -30,6 +30,7 @@ OPTIONS = (
     ("grpc.max_concurrent_streams", 32),
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+    ("grpc.http2.bdp_probe", 0),  # pings that size windows, which messages so small never fill
 )
 
 _CODES = {

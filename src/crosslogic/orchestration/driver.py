@@ -6,18 +6,17 @@ a lock and does nothing when it is done already.
 
 import logging
 from collections import defaultdict
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 
 import msgspec
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from crosslogic.fleet import sql as fleet_sql
-from crosslogic.fleet.model import Node, NodeStatus, Symptom
+from crosslogic.fleet.model import NodeStatus, Symptom
 from crosslogic.fleet.registry import Registry
 from crosslogic.kernel.clock import Clock
 from crosslogic.kernel.errors import Conflict, NotFound
-from crosslogic.kernel.ids import first_request_id
+from crosslogic.kernel.ids import NodeId, first_request_id
 from crosslogic.metering.model import NODES_FAULT
 from crosslogic.orchestration import deployment as life
 from crosslogic.orchestration.model import (
@@ -30,6 +29,7 @@ from crosslogic.orchestration.model import (
 from crosslogic.orchestration.registry import UNDEPLOYED, ModelRegistry
 from crosslogic.orchestration.rollout import Advance, Finish, RollBack, decide
 from crosslogic.store.engine import reading
+from crosslogic.store.tables import nodes as fleet_nodes
 from crosslogic.store.tables import usage_records
 
 READY_WITHIN_S = 1800.0
@@ -47,6 +47,14 @@ class Tried(msgspec.Struct, frozen=True):
     failed_nodes: str | None  # with spaces between them
 
 
+class Present(msgspec.Struct, frozen=True):
+    """A node, as far as it matters to its deployment."""
+
+    id: NodeId
+    status: NodeStatus
+    at_risk: bool
+
+
 class OrchestrationDriver:
     """A leased job of the control process."""
 
@@ -58,33 +66,44 @@ class OrchestrationDriver:
 
     async def round(self) -> None:
         """Settle every deployment that has not ended, then every running rollout."""
-        nodes: dict[str, list[Node]] = defaultdict(list)
-        for node in await fleet_sql.fetch(self._engine):
-            if node.org_id is None:  # an org's own nodes are its own affair, whatever they say that they run
-                nodes[node.deployment_id or UNDEPLOYED].append(node)
-        for status in DeploymentStatus:
-            if status is DeploymentStatus.RETIRED:
-                continue
-            for deployment in await self._registry.deployments(status=status, limit=10_000):
-                await self._settle(deployment, nodes.get(deployment.id, []))
-        for rollout in await self._registry.rollouts(status=RolloutStatus.RUNNING, limit=10_000):
+        deployments = await self._registry.unended()
+        rollouts = await self._registry.rollouts(status=RolloutStatus.RUNNING, limit=10_000)
+        if not deployments and not rollouts:
+            return
+        nodes = await self._present()
+        for deployment in deployments:
+            await self._settle(deployment, nodes.get(deployment.id, []))
+        for rollout in rollouts:
             await self._drive(rollout, nodes)
 
-    async def _settle(self, deployment: Deployment, nodes: Sequence[Node]) -> None:
+    async def _present(self) -> dict[str, list[Present]]:
+        """By deployment."""
+        n = fleet_nodes.c
+        # An org's own nodes are its own affair, whatever they say that they run.
+        query = select(n.id, n.deployment_id, n.status, n.health).where(n.org_id.is_(None)).order_by(n.id)
+        found: dict[str, list[Present]] = defaultdict(list)
+        async with reading(self._engine) as conn:
+            for node_id, deployment_id, status, health in await conn.execute(query):
+                at_risk = health.get("symptom") == Symptom.AT_RISK.value
+                found[deployment_id or UNDEPLOYED].append(Present(node_id, NodeStatus(status), at_risk))
+        return found
+
+    async def _settle(self, deployment: Deployment, nodes: Sequence[Present]) -> None:
         if deployment.status is DeploymentStatus.DRAINING:
             await self._drain(nodes)
         active = [node for node in nodes if node.status is NodeStatus.ACTIVE]
-        at_risk = sum(node.health.symptom is Symptom.AT_RISK for node in active)
+        at_risk = sum(node.at_risk for node in active)
         present = sum(node.status is not NodeStatus.DEAD for node in nodes)
         now = self._clock.now()
         after = life.settled(deployment, len(active), present, now, READY_WITHIN_S, at_risk)
         if after is deployment:
             return
         async with self._engine.begin() as conn:
-            await self._registry.write_deployment(conn, deployment, after, after.status.value)
+            written = await self._registry.write_deployment(conn, deployment, after, after.status.value)
         _log.info("deployment %s of %s is %s", deployment.id, deployment.model_id, after.status.value)
+        await self._settle(written, nodes)  # it may go on at once; where it does not move there is an end
 
-    async def _drain(self, nodes: Iterable[Node]) -> None:
+    async def _drain(self, nodes: Iterable[Present]) -> None:
         for node in nodes:
             if node.status in (NodeStatus.ACTIVE, NodeStatus.STARTING):
                 try:
@@ -92,7 +111,7 @@ class OrchestrationDriver:
                 except (NotFound, Conflict):
                     continue  # it went by itself
 
-    async def _drive(self, rollout: Rollout, nodes: dict[str, list[Node]]) -> None:
+    async def _drive(self, rollout: Rollout, nodes: Mapping[str, Sequence[Present]]) -> None:
         new = await self._registry.deployment(rollout.new)
         tried = await self._tried(rollout)
         old_seen, new_seen = (

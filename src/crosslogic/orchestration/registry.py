@@ -178,6 +178,11 @@ class ModelRegistry:
             query = query.where(deployments.c.status == status.value)
         return [to_deployment(row) for row in await self._rows.all(query)]
 
+    async def unended(self) -> list[Deployment]:
+        """All that something may still become of."""
+        query = select(deployments).where(deployments.c.status != DeploymentStatus.RETIRED.value)
+        return [to_deployment(row) for row in await self._rows.all(query.order_by(deployments.c.id))]
+
     # rollouts
 
     async def roll_out(

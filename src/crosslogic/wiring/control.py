@@ -22,7 +22,7 @@ from crosslogic.wiring.answers import kept_answers
 from crosslogic.wiring.checks import database_check
 from crosslogic.wiring.coordination import Coordination
 from crosslogic.wiring.management import Management
-from crosslogic.wiring.process import Background, run_until_stopped, start_logging
+from crosslogic.wiring.process import Background, run_until_stopped, settle_memory, start_logging
 from crosslogic.wiring.queue import new_board
 
 
@@ -73,6 +73,7 @@ async def _control(settings: Settings, stop: asyncio.Event) -> int:
         sys.stdout.flush()
         watcher = SettingsWatcher(settings, management.reconfigure)
         background.start("settings", watcher.run())
+        settle_memory()
         await stop.wait()
         await server.close(settings.server.drain_s)
     finally:

@@ -24,6 +24,7 @@ from crosslogic.store.types import exact_sum
 HOUR = timedelta(hours=1)
 _ORIGIN = {"org": "org_id", "model": "model", "region": "region", "node": "node_id", "spot": "spot"}
 GROUPS = tuple(_ORIGIN)
+PAGE_NODES = 500  # counted in one transaction
 _MARGINS_LOCK = 0x636C_736B_0030
 
 
@@ -48,11 +49,10 @@ class FinopsSql:
     async def count(self, up: Iterable[NodeHour], now: datetime, most: timedelta) -> None:
         """These nodes are up now: add the time since they were last counted, at most `most`, to the hours that it fell
         in. Of what is given, `hour` and `up_s` do not matter."""
-        for node in up:
+        nodes = sorted(up, key=lambda node: node.node_id)
+        for start in range(0, len(nodes), PAGE_NODES):
             async with self._engine.begin() as conn:
-                since = await _moved(conn, node.node_id, now)
-                for hour, seconds in by_hour(max(since, now - most), now):
-                    await _add(conn, msgspec.structs.replace(node, hour=hour, up_s=seconds))
+                await _count_page(conn, nodes[start : start + PAGE_NODES], now, most)
 
     async def hours(self, hour: datetime) -> list[NodeHour]:
         """Every node that was up in this hour."""
@@ -120,27 +120,43 @@ class FinopsSql:
         return [_margin(names, row) for row in rows if row[-1] is not None]
 
 
-async def _moved(conn: AsyncConnection, node_id: str, now: datetime) -> datetime:
-    """Until when the node is counted; from here on until `now`. The row is held until the transaction ends."""
-    into = postgresql.insert if conn.dialect.name == "postgresql" else sqlite.insert
-    row = {"node_id": node_id, "counted_at": now}
-    await conn.execute(into(node_clocks).values(row).on_conflict_do_nothing(index_elements=["node_id"]))
-    here = node_clocks.c.node_id == node_id
-    query = select(node_clocks.c.counted_at).where(here).with_for_update()
-    counted_at: datetime = (await conn.execute(query)).scalar_one()
-    if counted_at < now:
-        await conn.execute(update(node_clocks).where(here).values(counted_at=now))
-    return counted_at
+async def _count_page(conn: AsyncConnection, nodes: Sequence[NodeHour], now: datetime, most: timedelta) -> None:
+    """In the order of their ids, so that two processes wait for each other instead of for ever."""
+    since = await _moved(conn, [node.node_id for node in nodes], now)
+    parts = [
+        msgspec.structs.asdict(msgspec.structs.replace(node, hour=hour, up_s=seconds))
+        for node in nodes
+        if node.node_id in since
+        for hour, seconds in by_hour(max(since[node.node_id], now - most), now)
+    ]
+    if parts:
+        await conn.execute(_adding(conn.dialect.name), parts)
 
 
-async def _add(conn: AsyncConnection, node: NodeHour) -> None:
-    into = postgresql.insert if conn.dialect.name == "postgresql" else sqlite.insert
-    adding = into(node_hours).values(msgspec.structs.asdict(node))
+async def _moved(conn: AsyncConnection, node_ids: Sequence[str], now: datetime) -> dict[str, datetime]:
+    """Until when each is counted; from here on until `now`. The rows are held until the transaction ends.
+
+    One that was never counted is not in it: its time begins now.
+    """
+    here = node_clocks.c.node_id.in_(node_ids)
+    query = select(node_clocks.c.node_id, node_clocks.c.counted_at).where(here)
+    rows = await conn.execute(query.order_by(node_clocks.c.node_id).with_for_update())
+    since = {row.node_id: row.counted_at for row in rows}
+    new = [{"node_id": node_id, "counted_at": now} for node_id in node_ids if node_id not in since]
+    if new:
+        into = postgresql.insert if conn.dialect.name == "postgresql" else sqlite.insert
+        await conn.execute(into(node_clocks).on_conflict_do_nothing(index_elements=["node_id"]), new)
+    if since:
+        await conn.execute(update(node_clocks).where(here, node_clocks.c.counted_at < now).values(counted_at=now))
+    return since
+
+
+def _adding(dialect: str) -> Any:
+    """What adds the time of a `NodeHour` to its row, given as a parameter; a price that is told is kept."""
+    adding = (postgresql.insert if dialect == "postgresql" else sqlite.insert)(node_hours)
     said = {"usd_per_hour": func.coalesce(adding.excluded.usd_per_hour, node_hours.c.usd_per_hour)}
-    await conn.execute(
-        adding.on_conflict_do_update(
-            index_elements=["node_id", "hour"], set_=said | {"up_s": node_hours.c.up_s + adding.excluded.up_s}
-        )
+    return adding.on_conflict_do_update(
+        index_elements=["node_id", "hour"], set_=said | {"up_s": node_hours.c.up_s + adding.excluded.up_s}
     )
 
 
