@@ -13,6 +13,7 @@ from crosslogic.kernel.errors import ConfigurationError
 from crosslogic.settings.effects import warnings
 from crosslogic.settings.mistakes import InvalidSettings
 from crosslogic.settings.show import as_tree, as_yaml
+from crosslogic.wiring import startable
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 
@@ -31,6 +32,8 @@ def check(
     """Read file and environment as the other commands do, and report every mistake. Exit code 2 if there is one."""
     try:
         settings = read_settings(config)
+        if stopping := startable.mistakes(settings):
+            raise InvalidSettings(stopping)
     except ConfigurationError as error:
         mistakes = error.mistakes if isinstance(error, InvalidSettings) else (str(error),)
         if as_json:
@@ -38,7 +41,7 @@ def check(
         else:
             sys.stderr.write("".join(f"{mistake}\n" for mistake in mistakes))
         raise typer.Exit(MISCONFIGURED) from None
-    found = warnings(settings)
+    found = [*warnings(settings), *startable.missing(settings)]
     if as_json:
         shown = {"settings": as_tree(settings)} if show else {}
         print_json({"valid": True, "warnings": found, **shown})

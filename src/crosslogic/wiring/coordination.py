@@ -28,11 +28,16 @@ SILENCE_S = 3 * BEAT_S
 _AWAY = (SQLAlchemyError, OSError, TimeoutError)
 
 
+def check_coordinator(settings: Settings) -> None:
+    """Raises ConfigurationError where the coordinator that is chosen has no address."""
+    if settings.distributed.coordinator_type == "etcd" and not settings.distributed.etcd_endpoints:
+        raise ConfigurationError("coordinator_type is etcd, but there are no distributed.etcd_endpoints")
+
+
 def new_leases(settings: Settings, engine: AsyncEngine) -> LeaseStore:
     distributed = settings.distributed
     if distributed.coordinator_type == "etcd":
-        if not distributed.etcd_endpoints:
-            raise ConfigurationError("coordinator_type is etcd, but there are no distributed.etcd_endpoints")
+        check_coordinator(settings)
         return EtcdLeases(distributed.etcd_endpoints)
     if distributed.coordinator_type == "kubernetes":
         return KubernetesLeases(SystemClock(), namespace=distributed.kubernetes_namespace)

@@ -38,6 +38,9 @@ from crosslogic.tenancy.audit_sql import AuditTrail
 from crosslogic.tenancy.keys import KeyHasher
 from crosslogic.wiring.invoicing import invoicing_terms
 
+_STRIPE_NEEDS = "payments.provider: stripe needs payments.api_key and payments.webhook_secret"
+_PAYPAL_NEEDS = "payments.provider: paypal needs payments.client_id, payments.api_key and payments.webhook_secret"
+
 
 class Payments(msgspec.Struct, frozen=True):
     """All that there is of payments in one process. `rooms` is None where they are off; books are compared anyway."""
@@ -80,6 +83,18 @@ def new_payments(
     return Payments(rooms, reconciler, (*jobs, *exporting, *reconciliation_jobs(reconciler)))
 
 
+def check_payments(settings: Settings) -> None:
+    """Raises ConfigurationError where the provider that is chosen lacks what it is reached with."""
+    chosen = settings.payments
+    if not settings.enable_payments:
+        return
+    keyless = chosen.api_key is None or chosen.webhook_secret is None
+    if chosen.provider == "stripe" and keyless:
+        raise ConfigurationError(_STRIPE_NEEDS)
+    if chosen.provider == "paypal" and (keyless or chosen.client_id is None):
+        raise ConfigurationError(_PAYPAL_NEEDS)
+
+
 def licensed_site(chosen: PaymentSettings, engine: AsyncEngine, clock: Clock) -> LicensedSite | None:
     """Raises ConfigurationError for a licence file that is not signed. One that has expired still counts as a licence:
     a site is not stopped for it."""
@@ -103,7 +118,7 @@ def _stripe(
 ) -> tuple[PaymentRooms, tuple[Job, ...], MeterSink]:
     chosen = settings.payments
     if chosen.api_key is None or chosen.webhook_secret is None:
-        raise ConfigurationError("payments.provider: stripe needs payments.api_key and payments.webhook_secret")
+        raise ConfigurationError(_STRIPE_NEEDS)
     client, http = stripe.new_client(
         chosen.api_key.get_secret_value(),
         base_url=chosen.base_url,
@@ -125,9 +140,7 @@ def _stripe(
 
 def _paypal(chosen: PaymentSettings) -> tuple[PaymentProcessor, Verifier]:
     if chosen.api_key is None or chosen.webhook_secret is None or chosen.client_id is None:
-        raise ConfigurationError(
-            "payments.provider: paypal needs payments.client_id, payments.api_key and payments.webhook_secret"
-        )
+        raise ConfigurationError(_PAYPAL_NEEDS)
     processor = paypal.PayPalProcessor(
         chosen.client_id,
         chosen.api_key.get_secret_value(),
