@@ -52,7 +52,7 @@ def _headers() -> str:
 | --- | --- |
 | `x-request-id` | the caller's, else ours |
 | `x-ratelimit-{limit,remaining,reset}-{requests,tokens}` | of the tightest layer |
-| `retry-after` | with 429 and 503; where a limit refuses, `retry-after-ms` too: who is alone and waits that long is admitted |
+| `retry-after` | with 429 and 503, and of a limit `retry-after-ms`: who is alone and waits that long is admitted |
 | `x-should-retry: false` | waiting does not help: this request alone is too large |
 
 A stream that waits for a place on a node for more than a second gets comments: `: queued position=2 …`.
