@@ -115,17 +115,32 @@ def _knees(planner: Planner) -> list[str]:
     found = knees(planner)
     lines = ["### Closed-loop sweeps in the scheduler beside measured ones", ""]
     lines += [
-        "Each sweep's own rows were left out of the model. Knee: requests at once at which the time between tokens"
+        "Each sweep's own rows were left out of the model. Knee: requests at once at which the time between tokens",
+        "is twice that of the lightest load, the mean where a load was measured more than once. It lies between two",
+        "measured loads, by whichever of repeated measurements one takes; leverage: by how many per cent one per cent",
+        "of the lightest load's time moves it.",
+        "",
+        "| configuration | loads | throughput, median error | ITL, median error | knee measured | between | leverage "
+        "| simulated | within |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
-    lines += ["is twice that of the lightest load.", ""]
-    lines += ["| configuration | loads | throughput, median error | ITL, median error | knee measured | simulated |"]
-    lines += ["| --- | --- | --- | --- | --- | --- |"]
     for each in found:
         figures = f"{each.rows} | {each.throughput_error:.1%} | {each.itl_error:.1%}"
-        lines.append(f"| {each.name} | {figures} | {_knee(each.measured)} | {_knee(each.simulated)} |")
+        between = f"{each.least:.0f} and {each.most:.0f}" if each.most < float("inf") else f"{each.least:.0f} on"
+        lines.append(
+            f"| {each.name} | {figures} | {_knee(each.measured)} | {between} | {each.leverage:.1f} "
+            f"| {_knee(each.simulated)} | {_yes(each.within)} |"
+        )
     both = [each for each in found if each.measured and each.simulated]
     apart = float(np.median([abs(each.simulated / each.measured - 1) for each in both])) if both else 0.0
-    return [*lines, "", f"The knee is off by {apart:.0%} in the median of {len(both)} sweeps that reach it.", ""]
+    within = sum(each.within for each in both)
+    return [
+        *lines,
+        "",
+        f"The knee is off by {apart:.0%} in the median of {len(both)} sweeps that reach it, and where it may be in "
+        f"{within} of them.",
+        "",
+    ]
 
 
 def _knee(clients: float) -> str:

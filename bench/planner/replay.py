@@ -59,14 +59,27 @@ class Replay:
 @dataclass(frozen=True)
 class Knee:
     """One configuration: median relative errors over its sweep, and the knee: how many requests at once double the
-    time between tokens of the lightest load (0: none of the loads does)."""
+    time between tokens of the lightest load (0: none of the loads does).
+
+    A sweep measures few loads, and some of them twice with different results: so the knee lies somewhere between two
+    loads, `least` and `most`, and where the curve is flat, errors of the lightest load move it far (`leverage`: by how
+    many per cent one per cent does).
+    """
 
     name: str
     rows: int
     throughput_error: float
     itl_error: float
     measured: float
+    least: float
+    most: float
+    leverage: float
     simulated: float
+
+    @property
+    def within(self) -> bool:
+        """Whether the simulated knee is where the measured one may be."""
+        return self.least <= self.simulated <= self.most
 
 
 def trace() -> list[tuple[float, int, int]]:
@@ -152,8 +165,11 @@ def _knee(planner: Planner, rows: list[MeasuredRow]) -> Knee:
     model = step_model(others, first.configuration, prompt, output)
     config = EngineConfig(max_num_seqs=4096, max_num_batched_tokens=8192, kv_blocks=10**7, max_queue=10**5)
     throughput, pairs = [], []
-    for row in sorted({row.load.running: row for row in rows}.values(), key=lambda each: each.load.running):
-        clients = round(row.load.running)
+    repeated: dict[float, list[MeasuredRow]] = defaultdict(list)
+    for row in rows:
+        repeated[row.load.running].append(row)
+    for running, same in sorted(repeated.items()):
+        clients = round(running)
         seen = closed_loop(
             config,
             model.step_time,
@@ -165,21 +181,43 @@ def _knee(planner: Planner, rows: list[MeasuredRow]) -> Knee:
         )
         front = float(model.front_s(clients))
         simulated = clients / (seen.ttft_s + front + seen.itl_s * (output - 1))
-        measured = clients / (row.ttft_s + row.itl_s * (output - 1))
+        itl_s, ttft_s = (float(np.mean([getattr(row, name) for row in same])) for name in ("itl_s", "ttft_s"))
+        measured = clients / (ttft_s + itl_s * (output - 1))
         throughput.append(abs(simulated / measured - 1))
-        pairs.append((clients, row.itl_s, seen.itl_s))
+        pairs.append((clients, itl_s, seen.itl_s))
     c = first.configuration
     name = f"{c.model.split('/')[-1]} {c.tp}x{c.gpu} {c.precision} {c.backend}, {prompt:.0f}/{output:.0f}"
-    clients_s, measured_s, simulated_s = (np.array(column, dtype=float) for column in zip(*pairs, strict=True))
-    between = np.abs(simulated_s / measured_s - 1)
+    loads, measured_s, simulated_s = (np.array(column, dtype=float) for column in zip(*pairs, strict=True))
+    knee = _doubling(loads, measured_s)
+    least, most = _bracket([[row.itl_s for row in same] for _, same in sorted(repeated.items())], loads)
     return Knee(
         name,
         len(throughput),
         float(np.median(throughput)),
-        float(np.median(between)),
-        _doubling(clients_s, measured_s),
-        _doubling(clients_s, simulated_s),
+        float(np.median(np.abs(simulated_s / measured_s - 1))),
+        knee,
+        least,
+        most,
+        _leverage(loads, measured_s, knee),
+        _doubling(loads, simulated_s),
     )
+
+
+def _bracket(itls_s: list[list[float]], loads: NDArray[np.float64]) -> tuple[float, float]:
+    """The loads between which the doubling lies, by whichever of repeated measurements are taken."""
+    lowest, highest = (np.maximum.accumulate([pick(each) for each in itls_s]) for pick in (min, max))
+    before = loads[highest < 2 * min(itls_s[0])]
+    behind = loads[lowest >= 2 * max(itls_s[0])]
+    return float(before[-1]) if len(before) else float(loads[0]), float(behind[0]) if len(behind) else float("inf")
+
+
+def _leverage(loads: NDArray[np.float64], itl_s: NDArray[np.float64], knee: float) -> float:
+    """One over the slope of the curve at the knee, in logarithms."""
+    if not knee:
+        return 0.0
+    at = int(np.clip(np.searchsorted(loads, knee), 1, len(loads) - 1))
+    rise = float(np.log(itl_s[at] / itl_s[at - 1]) / np.log(loads[at] / loads[at - 1]))
+    return 1 / max(rise, 0.05)
 
 
 def _doubling(clients: NDArray[np.float64], itl_s: NDArray[np.float64]) -> float:

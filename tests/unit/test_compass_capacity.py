@@ -5,6 +5,8 @@ from itertools import pairwise
 import msgspec
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from crosslogic.catalog.cards import find_card
 from crosslogic.catalog.gpus import find_gpu
@@ -13,7 +15,7 @@ from crosslogic.compass.capacity.memory import MemoryFit, engine_memory, memory_
 from crosslogic.compass.capacity.pooling import Pool
 from crosslogic.compass.capacity.queueing import greatest_rate
 from crosslogic.compass.capacity.rows import Load, packaged_rows
-from crosslogic.compass.capacity.step_model import Evidence, StepModel, step_model
+from crosslogic.compass.capacity.step_model import Evidence, StepModel, never_falling, step_model
 from crosslogic.compass.capacity.surface import Traffic, at_rate, curve, rate_within
 from crosslogic.compass.capacity.targets import at_rate as observed_at
 from crosslogic.compass.capacity.targets import meets
@@ -175,6 +177,31 @@ def test_a_configuration_with_rows_is_drawn_to_them_and_one_without_is_less_sure
     assert pool.predict(unknown, load)[0].itl_deviation > 1.5 * pool.predict(configuration, load)[0].itl_deviation
     assert step_model(pool, configuration, 1024, 256).evidence is Evidence.CALIBRATED
     assert step_model(pool, unknown, 1024, 256).evidence is Evidence.ESTIMATED
+
+
+@given(st.lists(st.tuples(st.floats(-5, 5), st.floats(0.1, 10)), min_size=1, max_size=12))
+def test_a_course_that_never_falls_is_as_near_as_it_can_be(course: list[tuple[float, float]]) -> None:
+    values, weights = ([each[place] for each in course] for place in (0, 1))
+    found = never_falling(values, weights)
+    assert all(one <= other for one, other in pairwise(found))
+    assert np.average(found, weights=weights) == pytest.approx(np.average(values, weights=weights), abs=1e-9)
+    rising = sorted(values)
+    assert never_falling(rising, weights) == rising
+
+    def apart(of: list[float]) -> float:
+        return float(np.dot(weights, np.square(np.subtract(of, values))))
+
+    assert apart(found) <= apart(list(np.maximum.accumulate(values))) + 1e-9
+
+
+def test_a_load_that_nobody_measured_does_not_lift_those_that_were() -> None:
+    """Light loads are measured from 4 requests at once on; what is said of 1 and 2 lies above that of 4 here."""
+    configuration = Configuration("deepseek-ai/DeepSeek-R1", "b200_sxm", "fp8", "sglang", 8, "")
+    pool = planner().pool
+    model = step_model(pool, configuration, 1024, 1024)
+    for running in (4, 8, 16, 64):
+        said = pool.predict(configuration, [Load(running, 1024, 1024)])[0]
+        assert abs(np.log(model.itl_s(running, 1024, 1024) / said.itl_s)) < 0.15
 
 
 def test_no_row_is_said_twice_and_what_nobody_knows_is_refused() -> None:

@@ -18,7 +18,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from crosslogic.compass.capacity.pooling import Pool
+from crosslogic.compass.capacity.pooling import Pool, Predicted
 from crosslogic.compass.capacity.rows import Load, MeasuredRow
 from crosslogic.simulator.fit import Configuration, Row, fit_step_time
 from crosslogic.simulator.model import StepTime
@@ -100,7 +100,7 @@ def step_model(pool: Pool, configuration: Configuration, prompt: float, output: 
         time = msgspec.structs.replace(time, a_s=min(row.itl_s for row in rows) / 4)
     here = predicted[: len(_RUNNING)]
     rising, figures = [*loads[: len(_RUNNING)], *more], [*here, beyond, furthest]
-    time = _bent(time, rising, [p.itl_s for p in figures])
+    time = _bent(time, rising, figures)
     front = _front(time, rising, [p.ttft_s for p in figures])
     evidence, basis = _evidence(pool.rows_of(configuration), prompt, output)
     return StepModel(
@@ -113,16 +113,32 @@ def step_model(pool: Pool, configuration: Configuration, prompt: float, output: 
     )
 
 
-def _bent(time: StepTime, loads: Sequence[Load], itls_s: Sequence[float]) -> StepTime:
+def _bent(time: StepTime, loads: Sequence[Load], figures: Sequence[Predicted]) -> StepTime:
     """With what the straight line leaves out at the traffic's own lengths; more decodes never make a step shorter."""
     fixed = []
-    for load, itl_s in zip(loads, itls_s, strict=True):
+    for load, figure in zip(loads, figures, strict=True):
         n, prompt, output = load.running, load.prompt_tokens, load.output_tokens
         rest_s = time.c_s * n * (prompt + output / 2) + time.d_s * n * prompt / output
-        fixed.append(max(itl_s - rest_s, 0.3 * time.fixed_s(n)))
-    rising = np.maximum.accumulate(fixed)
+        fixed.append(max(figure.itl_s - rest_s, 0.3 * time.fixed_s(n)))
+    rising = np.exp(never_falling(np.log(fixed), [each.itl_deviation**-2 for each in figures]))
     bends = tuple((load.running, float(s) - time.fixed_s(load.running)) for load, s in zip(loads, rising, strict=True))
     return msgspec.structs.replace(time, bends=bends)
+
+
+def never_falling(values: Sequence[float] | Array, weights: Sequence[float]) -> list[float]:
+    """The nearest such values, by weighted squares (isotonic regression by pooling adjacent violators, Ayer 1955).
+
+    A running maximum would let one load that is extrapolated too high lift all that were measured behind it.
+    """
+    blocks: list[tuple[float, float, int]] = []
+    for value, weight in zip(values, weights, strict=True):
+        block = (float(value), weight, 1)
+        while blocks and blocks[-1][0] > block[0]:
+            mean, heavy, count = blocks.pop()
+            whole = heavy + block[1]
+            block = ((mean * heavy + block[0] * block[1]) / whole, whole, count + block[2])
+        blocks.append(block)
+    return [mean for mean, _, count in blocks for _ in range(count)]
 
 
 def _front(time: StepTime, loads: Sequence[Load], ttfts_s: Sequence[float]) -> tuple[tuple[float, float], ...]:
