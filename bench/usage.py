@@ -118,6 +118,13 @@ async def ask_at_size(server: str, rows: int, postgres: Postgres | None) -> None
                     await _time(f"{what}, from roll-ups", rolled, groups, ASKED)
                 else:
                     await _time(f"{what}, from a cold disk", rolled, groups, ASKED_COLD, disk)
+        if postgres is not None:
+            await _execute(
+                _url(server, engine), f'ALTER DATABASE "{engine.url.database}" SET enable_indexonlyscan = off'
+            )
+            for groups in (("day", "model"), ("hour", "model")):
+                what = f"the same by {', '.join(groups)}, as if indexes had no sums"
+                await _time(what, rolled, groups, ASKED_COLD, Disk(postgres, engine))
         await _time("the same by model, from the rows", straight, ("model",), 1)
         start, end = MONTH
         for groups in (("model",), ("hour",)):

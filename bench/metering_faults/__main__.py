@@ -92,7 +92,8 @@ async def under_faults(site: Site, callers: Callers, faults: Faults, asked: argp
 
 def run_leg(asked: argparse.Namespace, directory: Path, *, mounts: bool) -> tuple[Verdict, dict[str, Any]]:
     with Site(directory, mounts=mounts) as site:
-        callers = Callers(site.port, site.keys, asked.callers, asked.rate, asked.seed, directory / "seen")
+        seen = directory / "seen"
+        callers = Callers(site.port, site.keys, asked.callers, asked.rate, asked.seed, seen, site.deaths)
         faults = Faults(site, asked.seed, asked.pace, lambda: callers.rate_now >= FLOWING, dict(asked.weigh))
         at, began = datetime.now(UTC), time.monotonic()
         load = os.getloadavg()[0]

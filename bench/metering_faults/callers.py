@@ -13,6 +13,7 @@ import socket
 import struct
 import time
 from collections import Counter, deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO, cast
@@ -43,7 +44,8 @@ class Plan:
 
 @dataclass
 class Seen:
-    """What a caller knows. `old_tokens`: of those it saw, the ones older than `FRESH_S` at the end."""
+    """What a caller knows. `old_tokens`: of those it saw, the ones older than `FRESH_S` when the answer ended, or when
+    a gateway's process died under it: what the kernel held then comes to a slow reader for seconds, and is no older."""
 
     plan: Plan
     status: int = 0
@@ -69,7 +71,9 @@ class Seen:
 class Line(asyncio.Protocol):
     """One connection of one caller, from request to request."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, deaths: Sequence[float]) -> None:
+        self._deaths = deaths
+        self._asked_s = 0.0
         self.transport: asyncio.Transport | None = None
         self.open = False
         self._socket = sock
@@ -96,6 +100,7 @@ class Line(asyncio.Protocol):
         if transport is None or not self.open:
             raise ConnectionResetError("it was closed before it was used")
         self._raw, self._head, self._length, self._stamps, self._seen = bytearray(), -1, -1, [], seen
+        self._asked_s = time.monotonic()
         self._over = asyncio.get_running_loop().create_future()
         self._leave_after, self._trickles = -1, False
         timer: asyncio.TimerHandle | None = None
@@ -193,7 +198,7 @@ class Line(asyncio.Protocol):
             return
         seen.whole = seen.whole and b"data: [DONE]\n\n" in raw and b'"error"' not in raw
         seen.tokens = _tokens(raw)
-        before = time.monotonic() - FRESH_S
+        before = fresh_since(self._asked_s, time.monotonic(), self._deaths)
         old = max((length for at, length in self._stamps if at <= before), default=0)
         seen.old_tokens = _tokens(raw[:old])
         at = raw.rfind(b'"usage":{')
@@ -202,14 +207,23 @@ class Line(asyncio.Protocol):
             seen.usage = json.loads(raw[start + 6 : raw.find(b"\n\n", at)])["usage"]
 
 
+def fresh_since(asked_s: float, over_s: float, deaths: Sequence[float]) -> float:
+    """From when on what came may be in no mark: whichever process died first under the answer may have been its own."""
+    return min((at for at in deaths if asked_s <= at <= over_s), default=over_s) - FRESH_S
+
+
 def _tokens(raw: bytes) -> int:
     """Events with generated text."""
     return raw.count(b'"content":"') - raw.count(b'"content":""')
 
 
 class Callers:
-    def __init__(self, port: int, keys: list[str], count: int, rate: float, seed: int, path: Path) -> None:
-        """`rate`: at most so many requests a second are begun."""
+    def __init__(
+        self, port: int, keys: list[str], count: int, rate: float, seed: int, path: Path, deaths: Sequence[float]
+    ) -> None:
+        """`rate`: at most so many requests a second are begun. `deaths`: of gateways' processes, on the monotonic
+        clock, of which more come."""
+        self._deaths = deaths
         self._port, self._keys, self._count, self._rate = port, keys, count, rate
         self._rng = random.Random(seed)
         self._seed = seed
@@ -283,7 +297,7 @@ class Callers:
         try:
             async with asyncio.timeout(5.0):
                 await loop.sock_connect(sock, ("127.0.0.1", self._port))
-                _, line = await loop.create_connection(lambda: Line(sock), sock=sock)
+                _, line = await loop.create_connection(lambda: Line(sock, self._deaths), sock=sock)
                 return line
         except BaseException:
             sock.close()

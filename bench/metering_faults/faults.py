@@ -25,7 +25,7 @@ from bench.metering_faults.report import say
 from bench.metering_faults.site import LEASE_S, NODES, Site
 
 _DAY_S = 86_400.0
-SETTLE_S = 0.5
+SETTLE_S = 2.0  # of a process that goes on, on a machine with much other work
 AGAIN_S = 0.25  # until a fault that has to wait for its moment is tried again
 # Seconds from the truth.
 _JUMPS: dict[str, Callable[[datetime], float]] = {
@@ -151,7 +151,10 @@ class Faults:
     def _worker(self, rng: random.Random) -> bool | None:
         if not self._flows():
             return None
-        return _signal(self._site.a_worker(rng), signal.SIGKILL)
+        pid = self._site.a_worker(rng)
+        if pid is not None:
+            self._site.deaths.append(time.monotonic())
+        return _signal(pid, signal.SIGKILL)
 
     def _gateway(self, rng: random.Random) -> bool | None:
         if not self._flows():

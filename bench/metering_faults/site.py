@@ -69,6 +69,7 @@ class Site:
         self.nodes: list[subprocess.Popen[bytes] | None] = [None] * NODES
         self.held: set[int] = set()  # nodes that are not to be started again yet
         self.stopped: set[int] = set()  # workers that stand still: what they could not mark they must not die with
+        self.deaths: list[float] = []  # of processes of the gateway, on the monotonic clock
         self.keys: list[str] = []
         self._admin_key = secrets.token_urlsafe(32)
         self._config_file = directory / "crosslogic.yaml"
@@ -236,6 +237,7 @@ class Site:
         """The parent and its workers at the same time, but for one."""
         gateway = self.gateway
         if gateway is not None:
+            self.deaths.append(time.monotonic())
             self._kill_all(gateway, spared)
 
     def _kill_all(self, program: Program, spared: int | None = None) -> None:

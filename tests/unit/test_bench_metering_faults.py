@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from bench.metering_faults import witness
+from bench.metering_faults.callers import FRESH_S, fresh_since
 from bench.metering_faults.door import Frontend
 from bench.metering_faults.faults import weighed
 from bench.metering_faults.report import bound
@@ -88,3 +89,10 @@ def test_a_kind_comes_more_often_and_the_others_as_often_as_before() -> None:
     assert after == {"Redis killed": pytest.approx(before["Redis killed"]), "Redis FLUSHALL": pytest.approx(1 / 6)}
     assert weighed(*lane, {}) == lane  # type: ignore[arg-type]
     assert weighed(*lane, {"Redis": 0})[1] == ()  # type: ignore[arg-type]
+
+
+def test_what_a_slow_reader_still_reads_of_a_dead_gateway_is_as_fresh_as_at_its_death() -> None:
+    """Or a stream of 0.3 s that is read for another 2 s should have been in a mark."""
+    asked_s, died_s, over_s = 10.0, 10.3, 12.3
+    assert fresh_since(asked_s, over_s, [3.0, died_s, 11.0, 15.0]) == died_s - FRESH_S
+    assert fresh_since(asked_s, over_s, [3.0, 15.0]) == over_s - FRESH_S
