@@ -1,11 +1,13 @@
 """Payments over each provider's fake: what the contract suite needs of either, in the same words."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
+from sqlalchemy import exc as database
 from sqlalchemy import insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -26,6 +28,7 @@ from tests.fake_stripe import server
 from tests.fake_stripe.server import FakeStripe
 
 ACME, BOLT = OrgId("org_acme"), OrgId("org_bolt")
+Answer = TypeVar("Answer")
 DUE = datetime.fromisoformat("2026-02-01T00:00:00Z")
 
 
@@ -194,6 +197,18 @@ class Rig:
                 return
             self.provider.advance(step.total_seconds())
         raise AssertionError("payments do not come to an end")
+
+
+async def insisting(call: Callable[[], Awaitable[Answer]]) -> Answer:
+    """What a call answers in the end: on a busy machine the database has no connection or no lock for it at first.
+
+    A caller is told 503 then, and asks again; what is called must name itself, so that it happens once.
+    """
+    while True:
+        try:
+            return await call()
+        except (database.TimeoutError, database.OperationalError):
+            await asyncio.sleep(0.05)
 
 
 def org_row(org_id: str, now: datetime) -> dict[str, Any]:

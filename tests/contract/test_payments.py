@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from crosslogic.kernel.clock import ManualClock
 from crosslogic.kernel.errors import Conflict, InvalidRequest, NotFound, Unavailable
 from crosslogic.store.engine import create_engine
 from tests.fake_stripe.server import APPLIED_500, DOWN, FAILED_500, FAULTS, LIMITED, LOST_REPLY, LOST_REQUEST
-from tests.payments_rig import ACME, BOLT, SIDES, Rig
+from tests.payments_rig import ACME, BOLT, SIDES, Rig, insisting
 
 
 @pytest_asyncio.fixture(params=list(SIDES))
@@ -294,8 +295,8 @@ async def test_of_two_hundred_refunds_at_once_only_what_was_captured_goes_back(
         rig = await Rig(engine, side, clock).prepare()
         await rig.method()
         payment = await pay(rig, amount_minor=1000)
-        wanted = [rig.service.refund(payment.id, 90) for _ in range(200)]
-        answers = await asyncio.gather(*wanted, return_exceptions=True)
+        wanted = [partial(rig.service.refund, payment.id, 90, creation_ref=f"r{n}") for n in range(200)]
+        answers = await asyncio.gather(*map(insisting, wanted), return_exceptions=True)
         given = [each for each in answers if not isinstance(each, BaseException)]
         assert len(given) == 11
         assert {type(each) for each in answers if isinstance(each, BaseException)} == {Conflict}
