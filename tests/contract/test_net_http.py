@@ -232,16 +232,22 @@ LIMITS = ServerLimits(max_body_bytes=1000, max_head_bytes=2000, max_headers=20)
 @pytest.mark.parametrize(
     ("raw", "status"),
     [
-        (b"POST / HTTP/1.1\r\ncontent-length: 5000\r\n\r\n", 413),
-        (b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n" + (b"1f4\r\n" + b"x" * 500 + b"\r\n") * 3, 413),
-        (b"GET / HTTP/1.1\r\nx: " + b"y" * 5000, 431),
-        (b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * 30 + b"\r\n", 431),
-        (b"GET / HTTP/1.1\r\nx: " + b"y" * 5000 + b"\r\n\r\n", 431),
+        (b"POST / HTTP/1.1\r\nhost: here\r\ncontent-length: 5000\r\n\r\n", 413),
+        (
+            b"POST / HTTP/1.1\r\nhost: here\r\ntransfer-encoding: chunked\r\n\r\n"
+            + (b"1f4\r\n" + b"x" * 500 + b"\r\n") * 3,
+            413,
+        ),
+        (b"GET / HTTP/1.1\r\nhost: here\r\nx: " + b"y" * 5000, 431),
+        (b"GET / HTTP/1.1\r\nhost: here\r\n" + b"a: b\r\n" * 30 + b"\r\n", 431),
+        (b"GET / HTTP/1.1\r\nhost: here\r\nx: " + b"y" * 5000 + b"\r\n\r\n", 431),
         (b"nonsense\r\n\r\n", 400),
-        (b"POST / HTTP/1.1\r\ncontent-length: 4\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n", 400),
-        (b"POST / HTTP/1.1\r\ncontent-length: 4\r\ncontent-length: 5\r\n\r\nabcd", 400),
-        (b"POST / HTTP/1.1\r\ncontent-length: -1\r\n\r\n", 400),
-        (b"POST / HTTP/1.1\r\nx : y\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nhost: here\r\ncontent-length: 4\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nhost: here\r\ncontent-length: 4\r\ncontent-length: 5\r\n\r\nabcd", 400),
+        (b"POST / HTTP/1.1\r\nhost: here\r\ncontent-length: -1\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nhost: here\r\nx : y\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nhost: one\r\nhost: other\r\n\r\n", 400),
     ],
 )
 async def test_what_is_too_large_or_no_http_is_refused_and_closed(serve, raw: bytes, status: int) -> None:
@@ -257,7 +263,9 @@ async def test_what_is_too_large_or_no_http_is_refused_and_closed(serve, raw: by
 async def test_a_target_that_names_its_host_means_the_same_path(serve) -> None:
     _, port = await serve(echo)
 
-    answer = await raw_talk(port, b"GET http://any.host:8080/v1/models?x=1 HTTP/1.1\r\nconnection: close\r\n\r\n")
+    answer = await raw_talk(
+        port, b"GET http://any.host:8080/v1/models?x=1 HTTP/1.1\r\nhost: any.host:8080\r\nconnection: close\r\n\r\n"
+    )
 
     assert b"x-path: /v1/models\r\n" in answer
 
@@ -265,7 +273,9 @@ async def test_a_target_that_names_its_host_means_the_same_path(serve) -> None:
 async def test_a_client_may_wait_to_be_told_to_go_on(serve) -> None:
     _, port = await serve(echo)
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(b"POST / HTTP/1.1\r\nexpect: 100-continue\r\ncontent-length: 2\r\nconnection: close\r\n\r\n")
+    writer.write(
+        b"POST / HTTP/1.1\r\nhost: here\r\nexpect: 100-continue\r\ncontent-length: 2\r\nconnection: close\r\n\r\n"
+    )
 
     assert await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5) == b"HTTP/1.1 100 Continue\r\n\r\n"
     writer.write(b"ok")
@@ -277,7 +287,7 @@ async def test_a_client_may_wait_to_be_told_to_go_on(serve) -> None:
 async def test_a_head_request_gets_no_body(serve) -> None:
     _, port = await serve(lambda exchange: exchange.respond(200, b"", b"hidden"))
 
-    answer = await raw_talk(port, b"HEAD / HTTP/1.1\r\nconnection: close\r\n\r\n")
+    answer = await raw_talk(port, b"HEAD / HTTP/1.1\r\nhost: here\r\nconnection: close\r\n\r\n")
 
     assert answer.endswith(b"\r\n\r\n")
     assert b"content-length: 6" in answer
@@ -286,7 +296,7 @@ async def test_a_head_request_gets_no_body(serve) -> None:
 async def test_an_offer_to_upgrade_is_ignored(serve) -> None:
     _, port = await serve(echo)
 
-    answer = await raw_talk(port, b"GET / HTTP/1.1\r\nupgrade: h2c\r\nconnection: upgrade\r\n\r\n")
+    answer = await raw_talk(port, b"GET / HTTP/1.1\r\nhost: here\r\nupgrade: h2c\r\nconnection: upgrade\r\n\r\n")
 
     assert answer.startswith(b"HTTP/1.1 200 ")
     assert b"connection: close" in answer

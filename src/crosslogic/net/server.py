@@ -53,6 +53,7 @@ class ServerConnection(asyncio.Protocol):
         "_expects_continue",
         "_head_bytes",
         "_headers",
+        "_hosts",
         "_parser",
         "_queue",
         "_server",
@@ -74,6 +75,7 @@ class ServerConnection(asyncio.Protocol):
         self._body: list[bytes] = []
         self._head_bytes = 0
         self._expects_continue = False
+        self._hosts = 0
         self._since_s = 0.0  # when waiting for the present request, for the next one, or for the close began
         self._writable = True
 
@@ -136,6 +138,7 @@ class ServerConnection(asyncio.Protocol):
         self._headers = []
         self._body = []
         self._expects_continue = False
+        self._hosts = 0
         self._since_s = time.monotonic()
 
     def on_url(self, url: bytes) -> None:
@@ -148,6 +151,8 @@ class ServerConnection(asyncio.Protocol):
             self._expects_continue = value.lower() == b"100-continue"
         elif name == b"content-length" and int(value) > self._server.limits.max_body_bytes:
             self._refuse(413, b"the request body is too large")
+        elif name == b"host":
+            self._hosts += 1
 
     def on_headers_complete(self) -> None:
         limits = self._server.limits
@@ -157,6 +162,8 @@ class ServerConnection(asyncio.Protocol):
             self._head_bytes > limits.max_head_bytes and _head_size(self._target, self._headers) > limits.max_head_bytes
         ):
             self._refuse(431, b"the request head is too large")  # it came whole, in one packet
+        elif self._hosts != 1 and (self._hosts or self._parser.get_http_version() == "1.1"):
+            self._refuse(400, b"a request names its host, once")  # RFC 9112 3.2: proxies before us may differ on it
         self._head_bytes = -1  # from here on it is body
         if self._expects_continue and self._transport is not None:
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
