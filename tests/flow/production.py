@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -156,6 +156,23 @@ class Production:
             conversation.send(path, body, self.cloud.key | more.pop("headers", {}), **more)
             return conversation.rest()
         finally:
+            conversation.close()
+
+    @contextmanager
+    def asking_each(self) -> Iterator[Callable[..., list[int]]]:
+        """A question to each worker, over connections that are open already: dialling takes time. Gives statuses."""
+        conversations = [self.dial(pid) for pid in self.workers()]
+
+        def ask(path: str, body: object = None, headers: Mapping[str, str] | None = None, method: str = "GET") -> Any:
+            found = []
+            for conversation in conversations:
+                conversation.received = b""
+                conversation.send(path, body, headers or self.cloud.key, method)
+                found.append(conversation.rest().status)
+            return found
+
+        yield ask
+        for conversation in conversations:
             conversation.close()
 
     def until_known(self, headers: Mapping[str, str]) -> None:

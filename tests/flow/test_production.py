@@ -38,21 +38,10 @@ def _bearer(key: dict[str, Any]) -> dict[str, str]:
 
 class TestTwoWorkers:
     @pytest.fixture
-    def status(self, production: Production, workers: list[int]) -> Iterator[Callable[..., list[int]]]:
+    def status(self, production: Production) -> Iterator[Callable[..., list[int]]]:
         """Asks each worker for the models; gives their statuses."""
-        connections = [production.dial(pid) for pid in workers]
-
-        def ask(path: str = "", key: dict[str, str] | None = None) -> list[int]:
-            found = []
-            for connection in connections:
-                connection.received = b""
-                connection.send(f"/v1/models{path}", None, key or production.cloud.key, "GET")
-                found.append(connection.rest().status)
-            return found
-
-        yield ask
-        for connection in connections:
-            connection.close()
+        with production.asking_each() as ask:
+            yield lambda path="", key=None: ask(f"/v1/models{path}", None, key)
 
     def test_a_key_works_and_is_revoked_within_a_second(
         self, production: Production, status: Callable[..., list[int]]
@@ -70,7 +59,7 @@ class TestTwoWorkers:
         assert status(key=_bearer(keys[-1])) == [401, 401]
 
     def test_a_node_comes_and_goes_within_a_second(
-        self, production: Production, workers: list[int], status: Callable[..., list[int]]
+        self, production: Production, status: Callable[..., list[int]]
     ) -> None:
         """It is QWEN's node under a second name, registered over HTTP as an agent does."""
         cloud = production.cloud
@@ -81,10 +70,6 @@ class TestTwoWorkers:
             body = {"endpoint_url": url, "model_list": [f"agent-{len(nodes)}"], "backend": "vllm"}
             nodes.append(cloud.admin.post("/admin/nodes/register", json=body).raise_for_status().json()["node_id"])
 
-        def statuses() -> list[int]:
-            body = chat(model=f"agent-{len(nodes) - 1}", max_tokens=1)
-            return [production.ask_worker(pid, body, CHAT).status for pid in workers]
-
         prompt(register, lambda: status(f"/agent-{len(nodes) - 1}") == [200, 200], 1.0)
 
         def drain() -> None:
@@ -92,7 +77,13 @@ class TestTwoWorkers:
             eventually(lambda: status(f"/agent-{len(nodes) - 1}") == [200, 200], SOON_S)
             cloud.admin.post(f"/admin/nodes/{nodes[-1]}/drain").raise_for_status()
 
-        prompt(drain, lambda: statuses() == [503, 503], 1.0)
+        with production.asking_each() as ask:
+
+            def gone() -> bool:
+                body = chat(model=f"agent-{len(nodes) - 1}", max_tokens=1)
+                return bool(ask(CHAT, body, method="POST") == [503, 503])
+
+            prompt(drain, gone, 1.0)
         for node in dict.fromkeys(nodes):
             cloud.admin.delete(f"/admin/nodes/{node}").raise_for_status()
         eventually(lambda: status(f"/agent-{len(nodes) - 1}") == [404, 404], SOON_S)
