@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.flow.processes import Program, eventually, run
+from tests.flow.processes import START_TIMEOUT_S, Program, eventually, run
 from tests.ports import free_port
 
 TAKEOVER_S = 10.0
@@ -63,8 +63,8 @@ def controls(tmp_path: Path, postgres_database_url: str) -> Iterator[Controls]:
 
 def test_when_the_leader_is_killed_the_other_leads_within_ten_seconds(controls: Controls) -> None:
     first, second = controls.ports
-    eventually(lambda: len(controls.cluster(first).get("processes", ())) == 2, 60)
-    leader = eventually(controls.agreed_leader, 60)
+    eventually(lambda: len(controls.cluster(first).get("processes", ())) == 2, START_TIMEOUT_S)
+    leader = eventually(controls.agreed_leader, START_TIMEOUT_S)
     follower = second if leader == first else first
 
     controls.programs[controls.ports.index(leader)].kill()
@@ -85,7 +85,7 @@ def test_when_the_leader_is_killed_the_other_leads_within_ten_seconds(controls: 
 
 def test_a_leader_that_is_stopped_hands_over_at_once(controls: Controls) -> None:
     first, second = controls.ports
-    leader = eventually(controls.agreed_leader, 60)
+    leader = eventually(controls.agreed_leader, START_TIMEOUT_S)
     follower = second if leader == first else first
     assert controls.programs[controls.ports.index(leader)].stop(signal.SIGTERM) == 0
     eventually(lambda: controls.leader_port(follower) == follower, TAKEOVER_S / 2)
