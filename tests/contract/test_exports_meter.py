@@ -12,11 +12,18 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from crosslogic.billing.exports.model import Mode, Window, WindowStatus
 from crosslogic.billing.exports.windows import identifier, meter_of
+from crosslogic.billing.reconciliation.books import Books
 from crosslogic.kernel.errors import Conflict, NotFound
-from crosslogic.kernel.ids import OrgId
-from crosslogic.store.tables import export_modes
-from tests.exports_rig import MODEL, ExportRig, counting, export_rig
+from crosslogic.kernel.ids import OrgId, RequestId
+from crosslogic.metering.ledger import Ledger
+from crosslogic.metering.ledger_reader import LedgerReader
+from crosslogic.metering.ledger_row import first_id
+from crosslogic.metering.model import Evidence, Once, Outcome
+from crosslogic.pricing.book import PriceBook, PriceList
+from crosslogic.store.tables import charges, export_modes
+from tests.exports_rig import MODEL, ExportRig, charge_row, counting, export_rig
 from tests.fake_stripe.server import APPLIED_500, DOWN, FAILED_500, FAULTS, LOST_REPLY, LOST_REQUEST
+from tests.metering_samples import usage
 from tests.payments_rig import ACME, BOLT
 
 EVENTS = "/v1/billing/meter_events"
@@ -73,6 +80,34 @@ async def test_corrections_take_back_and_nothing_is_told_of_nothing(rig: ExportR
     await rig.use([(-6, 0, 0)], began)
     await rig.until_quiet()
     assert await rig.told() == rig.owed() == {(ACME, INPUT): 0, **{k: 0 for k in rig.owed() if k != (ACME, INPUT)}}
+
+
+async def test_what_costs_nothing_is_not_told_to_who_rates_tokens_by_itself(
+    rig: ExportRig, engine: AsyncEngine
+) -> None:
+    """Answers of the cache, and repeats under an idempotency key that was charged: also one that gave its charge up."""
+    began = rig.clock.now()
+    at_us, id_then = round(began.timestamp() * 1e6), first_id(began)
+    given_up = {"outcome": Outcome.INTERRUPTED, "completion_tokens": 5}
+    kinds = ({"evidence": Evidence.CACHED}, given_up, {"completion_tokens": 20}, {"completion_tokens": 21})
+    records = [
+        usage(
+            n, org_id=ACME, timestamp_us=at_us, request_id=RequestId(f"{id_then}{n:020}"), model=MODEL,
+            once=Once(b"k" * 32, 60) if n else None, **kind,
+        )
+        for n, kind in enumerate(kinds)
+    ]  # fmt: skip
+    await Ledger(engine).insert(records, PriceBook(PriceList(())))
+    async with engine.begin() as conn:
+        for row in await LedgerReader(engine).rows_after(ACME, 0):
+            tokens = (row.prompt_tokens, row.cached_tokens, row.completion_tokens)
+            charge = charge_row(ACME, row.seq, began, *tokens) | {"n": row.n, "request_id": row.request_id}
+            await conn.execute(insert(charges).values(**charge))
+    rig.seqs[ACME] = 5
+    await rig.until_quiet()
+    told = {each.meter: each.quantity for each in await rig.windows()}
+    assert told == {INPUT: 6, meter_of(MODEL, "cached"): 4, meter_of(MODEL, "output"): 20}
+    assert await Books(engine).windowed(ACME) == (30, 30)
 
 
 @pytest.mark.parametrize("fault", FAULTS)

@@ -12,7 +12,7 @@ from crosslogic.billing.charges.own_terms import Account
 from crosslogic.billing.credits.model import CreditClass
 from crosslogic.kernel.errors import Conflict, InvalidRequest, NotFound
 from crosslogic.kernel.ids import OrgId
-from crosslogic.metering.model import Evidence
+from crosslogic.metering.model import Evidence, Once, Outcome
 from crosslogic.pricing.terms import PricedModel
 from crosslogic.pricing.versions import VersionSource, VersionStatus
 from crosslogic.store.tables import audit_log, capacity_reservations, credit_draws, price_versions
@@ -149,6 +149,20 @@ async def test_answers_from_the_cache_cost_nothing(rig: MoneyRig) -> None:
     await rig.rating.round()
     (charge,) = await rig.charges()
     assert (charge.amount, charge.terms.note) == (0, "answered from the cache")
+
+
+async def test_runs_under_one_idempotency_key_are_charged_once(rig: MoneyRig) -> None:
+    once = Once(b"k" * 32, 86_400)
+    interrupted = {"outcome": Outcome.INTERRUPTED, "evidence": Evidence.CHECKPOINT}
+    await rig.use(0, 0, 7, once=once, **interrupted)
+    await rig.rating.round()
+    for _ in range(2):
+        await rig.use(once=once)
+    await rig.rating.round()
+    found = await rig.charges()
+    assert [each.amount for each in found] == [7 * 100_000, -7 * 100_000, USUAL, 0]
+    assert found[3].terms.note == f"{found[2].request_id} is charged for its idempotency key"
+    assert (await rig.rating.rebuild(rig.org_id)).wrong_seq is None
 
 
 async def test_credits_pay_before_the_org_does_and_are_granted_once(rig: MoneyRig) -> None:

@@ -10,7 +10,7 @@ crosslogic  runs a command against it, as a person types it: what it printed, pa
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ import yaml
 from crosslogic.cli.main import run
 from tests.conftest import _scratch
 from tests.flow.clouds import Command, EmbeddedCloud
-from tests.flow.processes import Program
+from tests.flow.processes import CROSSLOGIC, Program
 from tests.flow.production import Production
 from tests.flow.scripted import ScriptedNodes
 from tests.ports import free_port
@@ -34,12 +34,17 @@ TUNED = {
 }
 
 
-def start_up(directory: Path, *options: object, env: Mapping[str, str] | None = None) -> EmbeddedCloud:
+def start_up(
+    directory: Path,
+    *options: object,
+    env: Mapping[str, str] | None = None,
+    command: Sequence[object] = (CROSSLOGIC,),
+) -> EmbeddedCloud:
     """`crosslogic up` in a directory of its own."""
     data_dir, ready_file = directory / "data", directory / "ready.json"
     ready_file.unlink(missing_ok=True)
     arguments = ["up", "--port", free_port(), "--data-dir", data_dir, "--ready-file", ready_file]
-    program = Program([*arguments, *options], directory, env)
+    program = Program([*arguments, *options], directory, env, command)
     try:
         return EmbeddedCloud(program, ready_file, data_dir)
     except BaseException:  # too slow to start: what starts after it would be slower still beside it

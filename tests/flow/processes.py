@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -73,13 +73,19 @@ class Program:
     All tests call from one address, so bad keys are slowed only where `env` says so.
     """
 
-    def __init__(self, arguments: list[object], directory: Path, env: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        arguments: list[object],
+        directory: Path,
+        env: Mapping[str, str] | None = None,
+        command: Sequence[object] = (CROSSLOGIC,),
+    ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.output = directory / f"{arguments[0]}.out"
         self.log = directory / f"{arguments[0]}.log"
         with self.output.open("ab") as out, self.log.open("ab") as err:
             self.process = subprocess.Popen(
-                [str(part) for part in (CROSSLOGIC, *arguments)],
+                [str(part) for part in (*command, *arguments)],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,

@@ -108,6 +108,9 @@ class RequestUsageView(BaseModel):
     latency_ms: int
     first_token_ms: int | None
     position: int = Field(description="in the org's log")
+    repeat_of: str | None = Field(
+        description="the request that is charged for the same Idempotency-Key: then this one costs nothing"
+    )
     corrections: list[CorrectionView]
 
     @classmethod
@@ -141,6 +144,7 @@ class RequestUsageView(BaseModel):
             latency_ms=row.latency_ms,
             first_token_ms=row.first_token_ms,
             position=row.seq,
+            repeat_of=last.repeat_of,
             corrections=[CorrectionView.of(one) for one in usage.corrections],
         )
 

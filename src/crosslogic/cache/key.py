@@ -84,6 +84,11 @@ def slot_digest(question: Question, idempotency_key: bytes) -> bytes:
     return _digest((question.org_id, question.endpoint), idempotency_key)
 
 
+def run_digest(slot: bytes, fingerprint: bytes) -> bytes:
+    """What the runs of one request under one idempotency key have in common."""
+    return hashlib.sha256(slot + fingerprint).digest()
+
+
 def _stream_options(form: Form, fields: Fields) -> bytes:
     """What else changes the packets of a stream; whether usage was asked for is in the form."""
     options = fields.get("stream_options")

@@ -20,7 +20,7 @@ from crosslogic.cache import policy as policies
 from crosslogic.cache.idempotency.ports import SlotKey
 from crosslogic.cache.idempotency.service import Claim, Idempotency, Problem
 from crosslogic.cache.idempotency.slot import Replay
-from crosslogic.cache.key import cache_key, fingerprint, meaning_of, read_fields, slot_digest
+from crosslogic.cache.key import cache_key, fingerprint, meaning_of, read_fields, run_digest, slot_digest
 from crosslogic.cache.model import CacheKey, CachePolicy, Question, Recording
 from crosslogic.cache.null import Uncounted
 from crosslogic.cache.policy import Wish
@@ -43,6 +43,8 @@ class Plan(msgspec.Struct):
     slot: SlotKey | None = None
     headers: bytes = b""  # lines for an answer that a node gives
     claim: Claim | None = None
+    run: bytes | None = None  # `run_digest`, where it runs under an idempotency key
+    run_ttl_s: int = 0  # how long that key is remembered
 
 
 class Found(msgspec.Struct, frozen=True):
@@ -63,11 +65,13 @@ class Answers:
         clock: Clock,
         *,
         most_answer_bytes: int = 4 * 1024 * 1024,
+        key_ttl_s: int = 86_400,
         observer: CacheObserver | None = None,
     ) -> None:
-        """Without `idempotency` its header is ignored."""
+        """Without `idempotency` its header is ignored; `key_ttl_s` is how long its slots remember an answer."""
         self.cache = cache
         self._idempotency = idempotency
+        self._key_ttl_s = key_ttl_s
         self._now = clock.now
         self._most_answer_bytes = most_answer_bytes
         self._observer = observer or Uncounted()
@@ -108,15 +112,15 @@ class Answers:
     async def find(self, plan: Plan, alive: Callable[[], bool]) -> Found | Problem | None:
         """An answer to give again, or None: run it. `alive` tells whether the caller still waits."""
         if plan.slot is not None and self._idempotency is not None:
-            taken = await self._idempotency.claim(
-                plan.slot, fingerprint(plan.question), plan.question.request_id, alive
-            )
+            body = fingerprint(plan.question)
+            taken = await self._idempotency.claim(plan.slot, body, plan.question.request_id, alive)
             if isinstance(taken, Problem):
                 return taken
             if isinstance(taken, Replay):
                 line = b"idempotent-replayed: true\r\nx-original-request-id: %b\r\n"
                 return Found(taken.recording, line % taken.recording.request_id.encode(), True)
             plan.claim = taken
+            plan.run, plan.run_ttl_s = run_digest(plan.slot.digest, body), self._key_ttl_s
         if plan.key is None:
             return None
         if plan.wish is not Wish.USE:

@@ -11,6 +11,7 @@ from functools import partial
 from crosslogic.fleet.model import Node
 from crosslogic.gateway import errors, evidence
 from crosslogic.gateway.answer import read_answer
+from crosslogic.gateway.records import once_of
 from crosslogic.gateway.relay import Ending, Relay
 from crosslogic.gateway.request import Call
 from crosslogic.gateway.rescue.leg import delivered_of, usage_event
@@ -235,6 +236,7 @@ class Attempts:
             call.prompt_tokens_estimate,
             principal.price_per_token_pusd,
             call.stream,
+            once_of(visit.plan),
         )
 
     def _mark(self, request_id: RequestId, reader: StreamReader) -> None:

@@ -32,6 +32,7 @@ from crosslogic.gateway.records import record_of, record_of_hit
 from crosslogic.gateway.request import BadRequest, Call, model_not_found, read_call
 from crosslogic.gateway.telling import show_end, tell
 from crosslogic.gateway.visit import Attempt, Observer, Visit
+from crosslogic.kernel.crash_points import reach
 from crosslogic.kernel.errors import Unavailable
 from crosslogic.kernel.ids import new_request_id
 from crosslogic.limits.headers import header_block
@@ -326,7 +327,9 @@ class Pipeline:
             if attempt.outcome is Outcome.COMPLETED:
                 attempt.refusal = errors.NOT_RECORDED
         if visit.plan is not None and attempt.outcome is Outcome.COMPLETED and attempt.refusal is None:
+            reach("answer.recorded")
             await self._answers.keep(visit.plan, answered_of(attempt))
+            reach("answer.kept")
         if visit.exchange.alive:
             show_end(visit, attempt)
 

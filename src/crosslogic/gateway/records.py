@@ -1,10 +1,10 @@
 """The usage record of each request, from what is known when it ends (architecture document §34)."""
 
-from crosslogic.cache.service import Found
+from crosslogic.cache.service import Found, Plan
 from crosslogic.gateway.request import Call
 from crosslogic.gateway.visit import Attempt, Visit
 from crosslogic.kernel.ids import NodeId
-from crosslogic.metering.model import Evidence, Outcome, UsageRecord
+from crosslogic.metering.model import Evidence, Once, Outcome, UsageRecord
 from crosslogic.tenancy.model import Principal
 
 NO_NODE = NodeId("")
@@ -45,6 +45,7 @@ def record_of(visit: Visit, principal: Principal, attempt: Attempt, ended_s: flo
         visit.journey.region,
         visit.journey.failover,
         principal.price_per_token_pusd,
+        once_of(visit.plan),
     )
 
 
@@ -78,6 +79,11 @@ def record_of_hit(
         None,
         _callers_id(visit),
     )
+
+
+def once_of(plan: Plan | None) -> Once | None:
+    """The idempotency key that a request runs under, as the journal notes it down."""
+    return None if plan is None or plan.run is None else Once(plan.run, plan.run_ttl_s)
 
 
 def _callers_id(visit: Visit) -> str | None:

@@ -73,7 +73,8 @@ RETENTION: Final = frozenset(
         "retention.removed",
     }
 )
-NAMES: Final = METERING | MONEY | RETENTION
+ANSWERS: Final = frozenset({"answer.recorded", "answer.kept"})
+NAMES: Final = METERING | MONEY | RETENTION | ANSWERS
 
 
 class _Armed:

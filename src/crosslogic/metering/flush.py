@@ -277,6 +277,7 @@ def interrupted(intent: Intent, mark: Checkpoint | None = None) -> UsageRecord:
         latency_ms=0,
         first_token_ms=None,
         plan_price_pusd=intent.plan_price_pusd,
+        once=intent.once,
     )
 
 

@@ -24,16 +24,17 @@ from crosslogic.metering.ledger_sql import (
     log_starts,
     make_heads,
     move_heads,
+    rows_of_keys,
     rows_of_requests,
     set_aside,
 )
 from crosslogic.metering.model import Evidence, Usage, UsageRecord
+from crosslogic.metering.once import BY_ITSELF, is_given_away, with_keys_settled
 from crosslogic.metering.rated import correction, original, restated, supersedes
 from crosslogic.pricing.book import Price, PriceBook
 from crosslogic.pricing.sync import PublishedPrices
 
 LATE = "a record came after the request was closed without one"
-BY_ITSELF = "crosslogic"
 
 _T = TypeVar("_T")
 
@@ -70,12 +71,15 @@ class Ledger:
         now_us = microseconds(self._clock.now())
         published = None if self._published is None else await self._published.now()
         drafts: dict[str, LedgerRow] = {}
+        ttl_s: dict[str, int] = {}
         for record in records:
             row = original(record, prices, now_us, published)
             known = drafts.get(row.request_id)
             if known is None or supersedes(row, known.outcome):
                 drafts[row.request_id] = row
-        return await self._in_whole(self._insert(list(drafts.values())))
+                if record.once is not None:
+                    ttl_s[row.request_id] = record.once.ttl_s
+        return await self._in_whole(self._insert(list(drafts.values()), ttl_s))
 
     async def correct(
         self,
@@ -104,6 +108,9 @@ class Ledger:
                     raise NotFound("there is no such request, or its rows were dropped")
                 if any((row.n, row.reason, row.actor) == (n, reason, actor) for row in rows):
                     return False
+                if is_given_away(rows):
+                    charged = next(row.repeat_of for row in rows if row.repeat_of is not None)
+                    raise Conflict(f"it costs nothing: {charged} is charged for its idempotency key; correct that one")
                 if rows[-1].n + 1 != n:
                     raise Conflict(f"the request has {rows[-1].n} corrections by now; read it again")
                 wanted = restated(rows[0], truth, price, evidence, microseconds(self._clock.now()))
@@ -117,7 +124,7 @@ class Ledger:
 
         return await self._in_whole(run())
 
-    async def _insert(self, drafts: list[LedgerRow]) -> int:
+    async def _insert(self, drafts: list[LedgerRow], ttl_s: dict[str, int]) -> int:
         org_ids = sorted({row.org_id for row in drafts})
         missing = [org_id for org_id in org_ids if org_id not in self._begun]
         if missing:
@@ -133,7 +140,7 @@ class Ledger:
                 self._begun.clear()
                 raise ConnectionResetError("the ledger lost the heads of its logs; try again")
             by_org: dict[str, list[LedgerRow]] = defaultdict(list)
-            for row in await self._new_rows(conn, drafts):
+            for row in await self._new_rows(conn, drafts, ttl_s):
                 by_org[row.org_id].append(row)
             moved: list[LedgerHead] = []
             added: list[LedgerRow] = []
@@ -150,7 +157,7 @@ class Ledger:
             self._on_added(added)
         return len(added)
 
-    async def _new_rows(self, conn: AsyncConnection, drafts: list[LedgerRow]) -> list[LedgerRow]:
+    async def _new_rows(self, conn: AsyncConnection, drafts: list[LedgerRow], ttl_s: dict[str, int]) -> list[LedgerRow]:
         """Those that the ledger does not have, and corrections of those that it has without knowing better."""
         known = await known_outcomes(conn, [row.request_id for row in drafts])
         late = [row for row in drafts if row.request_id in known and supersedes(row, known[row.request_id])]
@@ -158,8 +165,16 @@ class Ledger:
         new = [row for row in drafts if row.request_id not in known]
         new += [row for row in late if row.request_id not in before]
         rows = await self._in_time(conn, new)
-        found = (correction(before[row.request_id], row, LATE, BY_ITSELF) for row in late if row.request_id in before)
-        return rows + [row for row in found if row is not None]
+        found = (
+            correction(before[row.request_id], row, LATE, BY_ITSELF)
+            for row in late
+            if row.request_id in before and not is_given_away(before[row.request_id])
+        )
+        corrections = [row for row in found if row is not None]
+        keyed = [row for row in rows if row.request_id in ttl_s]
+        if not keyed:
+            return rows + corrections
+        return with_keys_settled(rows, corrections, await rows_of_keys(conn, keyed, max(ttl_s.values())), ttl_s)
 
     async def _in_time(self, conn: AsyncConnection, rows: list[LedgerRow]) -> list[LedgerRow]:
         """Without those of a time that was dropped: it may have had them, so they are set aside for people to judge.

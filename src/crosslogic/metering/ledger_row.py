@@ -55,6 +55,8 @@ class LedgerRow(msgspec.Struct, frozen=True):
     reason: str | None = None  # of a correction
     actor: str | None = None  # of a correction
     recorded_us: int | None = None  # when it came into the ledger
+    once: str | None = None  # hex; equal for runs of one request under one idempotency key (`once.py`)
+    repeat_of: str | None = None  # the request that is charged in the place of this one, which costs nothing
     hash: bytes = b""
 
 

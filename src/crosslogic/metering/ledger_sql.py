@@ -16,7 +16,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.types import Text
 
-from crosslogic.metering.ledger_row import LedgerHead, LedgerRow, LogStart, canonical, microseconds
+from crosslogic.metering.ledger_row import LedgerHead, LedgerRow, LogStart, canonical, first_id, microseconds
 from crosslogic.store.tables import usage_heads, usage_records, usage_starts, usage_too_late
 
 STATEMENT_ROWS = 5_000
@@ -135,6 +135,23 @@ async def rows_of_requests(conn: AsyncConnection, request_ids: Sequence[str]) ->
         for stored in (await conn.execute(query)).mappings():
             row = row_of(stored)
             found[row.request_id].append(row)
+    return found
+
+
+async def rows_of_keys(conn: AsyncConnection, runs: Sequence[LedgerRow], ttl_s: int) -> list[LedgerRow]:
+    """The rows of all requests that ran under the idempotency keys of these, and ended within `ttl_s` before them.
+
+    Found by their ids, so that PostgreSQL leaves older months alone; an answer takes less than a day.
+    """
+    t = usage_records.c
+    earliest_us = min(row.timestamp_us for row in runs) - ttl_s * 1_000_000
+    oldest_id = first_id(_EPOCH + timedelta(microseconds=max(earliest_us, 0)) - timedelta(days=1))
+    digests = sorted({row.once for row in runs if row.once is not None})
+    found = []
+    for start in range(0, len(digests), STATEMENT_ROWS):
+        of_keys = _one_of(conn, t.once, digests[start : start + STATEMENT_ROWS])
+        query = select(usage_records).where(t.once.is_not(None), of_keys, t.request_id >= oldest_id)
+        found += [row_of(stored) for stored in (await conn.execute(query)).mappings()]
     return found
 
 

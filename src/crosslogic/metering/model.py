@@ -40,8 +40,15 @@ class Usage(msgspec.Struct, frozen=True):
     reasoning_tokens: int = 0
 
 
+class Once(msgspec.Struct, frozen=True, array_like=True):
+    """The idempotency key that a request runs under: all its runs are charged once (`metering/once.py`)."""
+
+    digest: bytes  # SHA-256 of org, endpoint, key and body
+    ttl_s: int  # for so long after a run's end another one is its repeat
+
+
 class Intent(msgspec.Struct, frozen=True, tag="intent", array_like=True):
-    """Written before dispatch, so that a request whose gateway dies is still known."""
+    """Written before dispatch, so that a request whose gateway dies is still known. Append fields at the end only."""
 
     request_id: RequestId
     timestamp_us: int  # microseconds since 1970
@@ -55,6 +62,7 @@ class Intent(msgspec.Struct, frozen=True, tag="intent", array_like=True):
     prompt_tokens_estimate: int
     plan_price_pusd: int | None = None  # as in `UsageRecord`
     streamed: bool = False
+    once: Once | None = None
 
 
 class Checkpoint(msgspec.Struct, frozen=True, tag="mark", array_like=True):
@@ -102,6 +110,7 @@ class UsageRecord(msgspec.Struct, frozen=True, tag="usage", array_like=True):
     region_asked: str | None = None  # pinned by key, environment or org, or chosen for it; None: anywhere would do
     failover: bool = False  # served outside of `region_asked`
     plan_price_pusd: int | None = None  # a token's price by the plan in force on arrival; None: the price book decides
+    once: Once | None = None  # None: it came without an idempotency key, or a cache answered it
 
     @property
     def total_tokens(self) -> int:

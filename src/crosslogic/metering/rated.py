@@ -23,6 +23,10 @@ _MAX_32 = 2**31 - 1
 _MAX_64 = 2**63 - 1
 _MAX_TOKENS = 2**40  # beyond any request, and small enough that sums of them stay within 64 bits
 _MAX_TIMESTAMP_US = 7_258_118_399_999_999  # the last microsecond of the year 2199: a float still holds it exactly
+SUMMED = (
+    "prompt_tokens", "completion_tokens", "cached_tokens", "reasoning_tokens", "total_tokens",
+    "cost_pusd", "cost_microdollars",
+)  # fmt: skip
 # Of a recovery that found no record: what comes later knows more.
 _PROVISIONAL = frozenset({Outcome.INTERRUPTED.value})
 
@@ -71,6 +75,7 @@ def original(record: UsageRecord, prices: PriceBook, recorded_us: int, published
         region_asked=None if record.region_asked is None else _text(record.region_asked),
         failover=record.failover,
         recorded_us=recorded_us,
+        once=None if record.once is None else record.once.digest.hex(),
     )
 
 
@@ -111,19 +116,18 @@ def restated(first: LedgerRow, truth: Usage, price: Price, evidence: Evidence, r
 
 def correction(rows: Sequence[LedgerRow], truth: LedgerRow, reason: str, actor: str) -> LedgerRow | None:
     """What makes `rows`, all of one request by their `n`, add up to `truth`; None where they do already."""
-    first = rows[0]
-    deltas = {
-        name: getattr(truth, name) - sum(getattr(row, name) for row in rows)
-        for name in (
-            "prompt_tokens", "completion_tokens", "cached_tokens", "reasoning_tokens", "total_tokens",
-            "cost_pusd", "cost_microdollars",
-        )
-    }  # fmt: skip
-    if not any(deltas.values()) and rows[-1].outcome == truth.outcome:
+    row = difference(rows, truth, reason, actor)
+    if rows[-1].outcome == truth.outcome and not any(getattr(row, name) for name in SUMMED):
         return None
+    return row
+
+
+def difference(rows: Sequence[LedgerRow], truth: LedgerRow, reason: str, actor: str) -> LedgerRow:
+    """`correction`, also where there is nothing to correct."""
+    first = rows[0]
     return msgspec.structs.replace(
         truth,
-        **deltas,
+        **{name: getattr(truth, name) - sum(getattr(row, name) for row in rows) for name in SUMMED},
         request_id=first.request_id,
         n=rows[-1].n + 1,
         timestamp_us=first.timestamp_us,

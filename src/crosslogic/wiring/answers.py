@@ -1,5 +1,6 @@
 """Chooses where answers are kept that are given again: Redis for all workers, else this process's memory."""
 
+import math
 from contextlib import AsyncExitStack
 
 from crosslogic.cache.elsewhere import CachesElsewhere
@@ -41,6 +42,7 @@ async def new_answers(settings: Settings, stack: AsyncExitStack, metrics: Metric
         Idempotency(slots, observer=metrics),
         clock,
         most_answer_bytes=settings.cache.max_answer_bytes,
+        key_ttl_s=math.ceil(chosen.ttl_s),
         observer=metrics,
     )
 

@@ -61,7 +61,9 @@ class _Rating:
     def charge(self) -> Charge:
         usage, prices = self._usage, self._prices
         lines: list[ChargeLine] = []
-        if not (prices.unpriced or usage.answered_from_cache):
+        if usage.repeat_of is not None:
+            lines += self._all_returned()
+        elif not (prices.unpriced or usage.answered_from_cache):
             for item, quantity in self._quantities():
                 lines += self._placed(item, quantity) if quantity > 0 else self._returned(item, -quantity)
         listed = sum(line.list_amount for line in lines)
@@ -90,7 +92,9 @@ class _Rating:
 
     def _explained(self, lines: tuple[ChargeLine, ...]) -> ChargeTerms:
         prices, note = self._prices, None
-        if prices.unpriced:
+        if self._usage.repeat_of is not None:
+            note = f"{self._usage.repeat_of} is charged for its idempotency key"
+        elif prices.unpriced:
             note = "no price is known for this model"
         elif self._usage.answered_from_cache:
             note = "answered from the cache"
@@ -217,6 +221,14 @@ class _Rating:
         for line in taken_back(self._earlier, item, quantity):
             self._give_back(line)
             yield line
+
+    def _all_returned(self) -> Iterable[ChargeLine]:
+        """Of an original nothing, of a correction all that its request was charged, a price for the request too."""
+        for item in Item:
+            standing = sum(
+                line.quantity for charge in self._earlier for line in charge.terms.lines if line.item is item
+            )
+            yield from self._returned(item, standing)
 
     def _give_back(self, line: ChargeLine) -> None:
         """Where the month or hour is still remembered, its allowances are there again."""

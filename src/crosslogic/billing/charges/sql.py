@@ -119,4 +119,5 @@ def usage_of(row: LedgerRow) -> RatedUsage:
         cost_pusd=row.cost_pusd,
         price_version=row.price_version,
         answered_from_cache=row.evidence == Evidence.CACHED.value,
+        repeat_of=row.repeat_of,
     )

@@ -37,6 +37,7 @@ class RatedUsage(msgspec.Struct, frozen=True):
     cost_pusd: int = 0  # what the ledger noted down
     price_version: str | None = None  # by which price; None: none was known
     answered_from_cache: bool = False  # nothing ran: it costs nothing
+    repeat_of: str | None = None  # the request that is charged for the same idempotency key: this one costs nothing
 
 
 class Tariff(msgspec.Struct, frozen=True):

@@ -5,17 +5,19 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
-from sqlalchemy import ColumnElement, RowMapping, func, insert, select, update
+from sqlalchemy import ColumnElement, RowMapping, case, exists, func, insert, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from crosslogic.billing.exports.model import Counted, Mode, OrgExport, Window, WindowStatus
 from crosslogic.kernel.errors import NotFound
 from crosslogic.kernel.ids import OrgId
+from crosslogic.metering.model import Evidence
 from crosslogic.store.engine import reading
-from crosslogic.store.tables import charges, export_modes, export_windows, orgs
+from crosslogic.store.tables import charges, export_modes, export_windows, orgs, usage_records
 
 table = export_windows
+_TOKENS = ("prompt_tokens", "cached_tokens", "completion_tokens")
 UNRESOLVED = tuple(
     each.value for each in (WindowStatus.SEALED, WindowStatus.SENDING, WindowStatus.DOUBTFUL, WindowStatus.REJECTED)
 )
@@ -66,12 +68,20 @@ async def last_seq(conn: AsyncConnection, org_id: str) -> int:
 async def charges_behind(conn: AsyncConnection, org_id: str, seq: int, limit: int) -> list[Counted]:
     c = charges.c
     query = (
-        select(c.seq, c.at, c.model, c.prompt_tokens, c.cached_tokens, c.completion_tokens)
+        select(c.seq, c.at, c.model, *(case((free_of_charge(), 0), else_=c[name]) for name in _TOKENS))
         .where(c.org_id == org_id, c.seq > seq)
         .order_by(c.seq)
         .limit(limit)
     )
     return [Counted(*row) for row in (await conn.execute(query)).all()]
+
+
+def free_of_charge() -> ColumnElement[bool]:
+    """Whether a charge is of a request that costs nothing from the first: a provider that rates tokens by itself must
+    not hear of it."""
+    c, u = charges.c, usage_records.c
+    free = or_(u.evidence == Evidence.CACHED.value, u.repeat_of.is_not(None))
+    return exists().where(c.n == 0, u.request_id == c.request_id, u.n == 0, u.org_id == c.org_id, free)
 
 
 async def next_n(conn: AsyncConnection, org_id: str, meter: str, hour: datetime) -> int:

@@ -8,6 +8,7 @@ from sqlalchemy import RowMapping, and_, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from crosslogic.billing.exports.model import Mode
+from crosslogic.billing.exports.sql import free_of_charge
 from crosslogic.billing.invoices.model import LineKind
 from crosslogic.billing.payments.model import Payment, Purpose, Refund, Status
 from crosslogic.billing.payments.rows import to_payment, to_refund
@@ -202,7 +203,7 @@ class Books:
             if start is None:
                 return in_windows, 0
             used = select(func.sum(c.prompt_tokens + c.completion_tokens)).where(
-                c.org_id == org_id, c.seq > start, c.seq <= found[0]["sealed_seq"]
+                c.org_id == org_id, c.seq > start, c.seq <= found[0]["sealed_seq"], ~free_of_charge()
             )
             return in_windows, int(await conn.scalar(used) or 0)
 

@@ -44,6 +44,7 @@ _KINDS = {
     **dict.fromkeys(
         (
             "finish_reason", "client_request_id", "price_version", "failed_nodes", "region_asked", "reason", "actor",
+            "once", "repeat_of",
         ),
         "Nullable(String)",
     ),
@@ -53,6 +54,9 @@ CREATE = (
     + ", ".join(f"{name} {_KINDS.get(name, 'String')}" for name in _FIELDS)
     + ") ENGINE = ReplacingMergeTree PARTITION BY toYYYYMM(fromUnixTimestamp64Micro(toInt64(timestamp_us), 'UTC')) "
     "ORDER BY (org_id, request_id, n)"
+)
+ADD = "ALTER TABLE usage_rows " + ", ".join(  # to a table of an earlier version
+    f"ADD COLUMN IF NOT EXISTS {name} {_KINDS[name]}" for name in ("once", "repeat_of")
 )
 _INSERT = "INSERT INTO usage_rows FORMAT JSONEachRow"
 _WITHIN = "timestamp_us >= {start:UInt64} AND timestamp_us < {end:UInt64}"
@@ -111,6 +115,7 @@ class ClickHouseCostTracker:
     async def create(self) -> None:
         """Make the table, where there is none."""
         await self._clickhouse.run(CREATE, {})
+        await self._clickhouse.run(ADD, {})
 
     async def record_usage(self, records: Sequence[UsageRecord]) -> None:
         prices, now_us = self._prices(), microseconds(self._now())

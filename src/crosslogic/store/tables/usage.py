@@ -48,10 +48,13 @@ usage_records = Table(
     Column("reason", Text),  # of a correction: why
     Column("actor", Text),  # of a correction: who
     Column("recorded_at", UtcDateTime),  # when it came into the ledger; null: before that was kept
+    Column("once", Text),  # digest of the idempotency key and the body that it ran under
+    Column("repeat_of", Text),  # the request that is charged for that key instead; null: this one, if it costs anything
     Column("hash", LargeBinary, nullable=False),  # of this row and of the one before it in its org's log
     Index(None, "org_id", "seq"),
     Index(None, "org_id", "timestamp"),
     Index(None, "key_id", "timestamp"),  # when a key was last used
+    Index(None, "once", postgresql_where=text("once IS NOT NULL"), sqlite_where=text("once IS NOT NULL")),
     postgresql_partition_by="RANGE (request_id)",
 )
 
