@@ -52,6 +52,8 @@ def usage_row(request_id: str = "req_1", **changed: Any) -> dict[str, Any]:
         "reason": "because",
         "actor": "op_1",
         "recorded_at": ARRIVAL,
+        "once": "ab12",
+        "repeat_of": "req_0",
     }
     return row | changed
 
