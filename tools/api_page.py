@@ -45,7 +45,7 @@ def _headers() -> str:
 | request | |
 | --- | --- |
 | `X-Request-Id` | up to 128 letters, digits, `-`, `_`, `.`: comes back, and stands in log and usage record |
-| `Idempotency-Key` | a repeat joins the running request or gets its answer, and is billed once, whatever dies meanwhile ([cache](cache.md#idempotency-key)) |
+| `Idempotency-Key` | a repeat joins the running request or gets its answer, and is billed once ([cache](cache.md)) |
 | `x-cache` | `use`, `refresh` or `no-store`, where `enable_caching` is on ([cache](cache.md)) |
 
 | answer | |
