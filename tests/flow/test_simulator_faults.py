@@ -45,8 +45,8 @@ class Seen:
     @property
     def events(self) -> list[str]:
         """Data of the server-sent events, without the chunk framing."""
-        lines = self.body.decode().splitlines()
-        return [line.removeprefix("data: ") for line in lines if line.startswith("data: ")]
+        lines = self.body.splitlines()
+        return [line.removeprefix(b"data: ").decode() for line in lines if line.startswith(b"data: ")]
 
     @property
     def content_events(self) -> int:

@@ -32,8 +32,8 @@ class Reply:
 
     @property
     def events(self) -> list[str]:
-        """Data of the server-sent events."""
-        return [line[6:] for line in self.body.decode().splitlines() if line.startswith("data: ")]
+        """Data of the server-sent events. Lines of bytes: U+2028 in a text ends a `str`'s line too."""
+        return [line[6:].decode() for line in self.body.splitlines() if line.startswith(b"data: ")]
 
     @property
     def chunks(self) -> list[Any]:

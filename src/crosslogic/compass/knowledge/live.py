@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime
 from math import ceil
 from typing import Any
@@ -182,8 +182,8 @@ async def _ask(client: httpx.AsyncClient, model: str, number: int, sample: _Samp
             await answer.aread()
             sample.error = f"HTTP {answer.status_code}"
             return
-        async for line in answer.aiter_lines():
-            if not line.startswith("data:") or line.endswith("[DONE]"):
+        async for line in _lines(answer):
+            if not line.startswith(b"data:") or line.endswith(b"[DONE]"):
                 continue
             event = msgspec.json.decode(line[5:])
             usage = event.get("usage")
@@ -197,6 +197,15 @@ async def _ask(client: httpx.AsyncClient, model: str, number: int, sample: _Samp
                     sample.output_tokens += 1
     if not sample.first_s:
         sample.error = "an answer without a token"
+
+
+async def _lines(answer: httpx.Response) -> AsyncIterator[bytes]:
+    """Lines as the protocol ends them. `aiter_lines` would also end them at U+2028 and its like in an answer's text."""
+    rest = b""
+    async for part in answer.aiter_bytes():
+        *whole, rest = (rest + part).split(b"\n")
+        for line in whole:
+            yield line.rstrip(b"\r")
 
 
 def _has_token(event: Any) -> bool:
