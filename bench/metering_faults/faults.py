@@ -17,6 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from functools import partial
 
 import redis
 
@@ -266,10 +267,7 @@ class Faults:
         raise RuntimeError("Redis does not start")
 
     def _redis_pause(self, rng: random.Random) -> bool:
-        self._site.redis.pause()
-        time.sleep(rng.uniform(0.1, 2.0))
-        self._site.redis.resume()
-        return True
+        return _for_a_while(self._site.redis.pause, self._site.redis.resume, rng.uniform(0.1, 2.0))
 
     def _flushall(self, rng: random.Random) -> bool:
         with redis.Redis.from_url(self._site.redis.url, socket_timeout=3) as client:
@@ -282,34 +280,20 @@ class Faults:
     # -- PostgreSQL
 
     def _postgres_stop(self, rng: random.Random) -> bool:
-        self._site.postgres.stop_at_once()
-        time.sleep(rng.uniform(0.0, 1.5))
-        self._site.postgres.start()
-        return True
+        return _for_a_while(self._site.postgres.stop_at_once, self._site.postgres.start, rng.uniform(0.0, 1.5))
 
     def _postgres_pause(self, rng: random.Random) -> bool:
-        self._site.postgres.pause()
-        time.sleep(rng.uniform(0.5, 3.0))
-        self._site.postgres.resume()
-        return True
+        return _for_a_while(self._site.postgres.pause, self._site.postgres.resume, rng.uniform(0.5, 3.0))
 
     def _shut(self, rng: random.Random) -> bool:
-        self._site.door.shut()
-        time.sleep(rng.uniform(0.5, 3.0))
-        self._site.door.open()
-        return True
+        return _for_a_while(self._site.door.shut, self._site.door.open, rng.uniform(0.5, 3.0))
 
     def _silence(self, rng: random.Random) -> bool:
-        self._site.door.silence()
-        time.sleep(rng.uniform(0.5, 7.0))
-        self._site.door.speak()
-        return True
+        return _for_a_while(self._site.door.silence, self._site.door.speak, rng.uniform(0.5, 7.0))
 
     def _slow(self, rng: random.Random) -> bool:
-        self._site.door.slow(rng.uniform(0.02, 0.15))
-        time.sleep(rng.uniform(1.0, 3.0))
-        self._site.door.slow(0.0)
-        return True
+        slow, late_s = self._site.door.slow, rng.uniform(0.02, 0.15)
+        return _for_a_while(partial(slow, late_s), partial(slow, 0.0), rng.uniform(1.0, 3.0))
 
     def _database_full(self, rng: random.Random) -> bool:
         """It refuses to extend its tables, or ends because it cannot write its log; then it has room again."""
@@ -345,24 +329,24 @@ class Faults:
     def _jump(self, name: str) -> Callable[[random.Random], bool]:
         def act(rng: random.Random) -> bool:
             """There for some seconds, and back again, which is a jump as well."""
-            self._site.clock.set(_JUMPS[name](datetime.now(UTC)))
-            try:
-                time.sleep(SEEN_S + rng.uniform(2.5, 5.0))
-            finally:
-                self._site.clock.set(0.0)
-            return True
+            jump = partial(self._site.clock.set, _JUMPS[name](datetime.now(UTC)))
+            return _for_a_while(jump, partial(self._site.clock.set, 0.0), SEEN_S + rng.uniform(2.5, 5.0))
 
         return act
 
     # -- the journal's disk
 
     def _journal_full(self, rng: random.Random) -> bool:
-        self._site.journal_disk.fill()
-        try:
-            time.sleep(rng.uniform(0.5, 3.0))
-        finally:
-            self._site.journal_disk.empty()
-        return True
+        return _for_a_while(self._site.journal_disk.fill, self._site.journal_disk.empty, rng.uniform(0.5, 3.0))
+
+
+def _for_a_while(take: Callable[[], object], give_back: Callable[[], object], seconds: float) -> bool:
+    take()
+    try:
+        time.sleep(seconds)
+    finally:
+        give_back()
+    return True
 
 
 def _signal(pid: int | None, number: signal.Signals) -> bool:

@@ -18,7 +18,6 @@ from crosslogic.insight.notices.model import Notice, NoticeKind, Severity
 from crosslogic.insight.notices.outbox import Outbox
 from crosslogic.kernel.clock import Clock
 from crosslogic.kernel.errors import Conflict
-from crosslogic.kernel.ids import new_id
 from crosslogic.orchestration.model import WHOLE, Deployment, DeploymentStatus
 from crosslogic.orchestration.registry import ModelRegistry
 
@@ -114,7 +113,6 @@ def forecast_alerts(needs: Iterable[Need], now: datetime) -> Iterator[Notice]:
         surely = need.surely_exceeded_at is not None and need.surely_exceeded_at - now <= _SOON
         busiest = max(hour.requests.high for hour in need.hours)
         yield Notice(
-            id=new_id("notice"),
             org_id=None,
             kind=NoticeKind.CAPACITY_FORECAST,
             severity=Severity.ERROR if surely else Severity.WARNING,

@@ -12,7 +12,6 @@ from crosslogic.billing.invoices.notices import NoticeOutbox
 from crosslogic.insight.notices.model import Notice, NoticeKind, Severity
 from crosslogic.insight.notices.outbox import Outbox
 from crosslogic.kernel.clock import Clock
-from crosslogic.kernel.ids import new_id
 
 _TITLES = {
     "invoice.issued": ("Invoice {number}", Severity.INFO),
@@ -59,7 +58,6 @@ def raised(told: InvoiceNotice) -> Notice:
     title, severity = _TITLES[told.kind]
     suspended = told.kind in ("org.suspended", "org.restored")
     return Notice(
-        id=new_id("notice"),
         org_id=told.org_id,
         kind=NoticeKind.SUSPENDED if suspended else NoticeKind.INVOICE,
         severity=severity,
@@ -79,7 +77,6 @@ def _chargeback(told: InvoiceNotice) -> Notice:
     amount, withdrawn = (minor_text(said[name], currency) for name in ("amount_minor", "withdrawn_minor"))
     by = f" Evidence is due by {said['respond_by'][:10]}." if said["respond_by"] else ""
     return Notice(
-        id=new_id("notice"),
         org_id=None,
         kind=NoticeKind.CHARGEBACK,
         severity=severity,

@@ -7,7 +7,6 @@ from crosslogic.billing.exports.licensed import LicensedSite
 from crosslogic.insight.notices.model import Notice, NoticeKind, Severity
 from crosslogic.insight.notices.outbox import Outbox
 from crosslogic.kernel.clock import Clock
-from crosslogic.kernel.ids import new_id
 
 _SAID = {
     Stage.WARNED: ("is nearly used up", Severity.WARNING),
@@ -34,7 +33,6 @@ def _notice(licence_id: str, bound: Bound, now: datetime) -> Notice:
     period = bound.allowed if bound.name == "term" else f"{now:%Y-%m}"
     name = bound.name.replace("_", " ")
     return Notice(
-        id=new_id("notice"),
         org_id=None,
         kind=NoticeKind.LICENCE,
         severity=severity,

@@ -9,7 +9,6 @@ from datetime import datetime, timedelta
 
 from crosslogic.insight.alerts.model import Budget, DailySpend, Drift, ExpiringCredit, FailedPayment, ReservedHour
 from crosslogic.insight.notices.model import Notice, NoticeKind, Severity
-from crosslogic.kernel.ids import new_id
 from crosslogic.kernel.money import PUSD_PER_USD, usd_text
 
 BUDGET_PERCENTS = (50, 80, 100)
@@ -31,7 +30,6 @@ def budget_alerts(budgets: Iterable[Budget], now: datetime) -> Iterator[Notice]:
         percent = passed[-1]
         spent, cap = usd_text(budget.spent_pusd), usd_text(budget.cap_pusd)
         yield Notice(
-            id=new_id("notice"),
             org_id=budget.org_id,
             kind=NoticeKind.BUDGET,
             severity=Severity.ERROR if percent == 100 else Severity.WARNING,
@@ -59,7 +57,6 @@ def spike_alerts(spends: Iterable[DailySpend], now: datetime) -> Iterator[Notice
             continue
         today, usual = usd_text(spend.today_pusd), usd_text(total // days)
         yield Notice(
-            id=new_id("notice"),
             org_id=spend.org_id,
             kind=NoticeKind.SPEND_SPIKE,
             severity=Severity.ERROR,
@@ -79,7 +76,6 @@ def credit_alerts(credits_left: Iterable[ExpiringCredit], now: datetime) -> Iter
             continue
         amount = f"{usd_text(credit.left)} {credit.currency}"
         yield Notice(
-            id=new_id("notice"),
             org_id=credit.org_id,
             kind=NoticeKind.CREDIT_EXPIRING,
             severity=Severity.WARNING,
@@ -104,7 +100,6 @@ def capacity_alerts(hours: Iterable[ReservedHour], now: datetime) -> Iterator[No
             continue
         where = "" if hour.region is None else f" in {hour.region}"
         yield Notice(
-            id=new_id("notice"),
             org_id=hour.org_id,
             kind=NoticeKind.CAPACITY_EXCEEDED,
             severity=Severity.INFO,
@@ -129,7 +124,6 @@ def payment_alerts(failed: Iterable[FailedPayment], now: datetime) -> Iterator[N
     for payment in failed:
         what = "credit" if payment.invoice_id is None else f"invoice {payment.invoice_id}"
         yield Notice(
-            id=new_id("notice"),
             org_id=payment.org_id,
             kind=NoticeKind.PAYMENT_FAILED,
             severity=Severity.ERROR,
@@ -158,7 +152,6 @@ def drift_alerts(drifts: Iterable[Drift], now: datetime) -> Iterator[Notice]:
         figure, sign = drift.figure.upper(), "+" if slower else "-"
         broken = " Its target is broken." if drift.met is False else ""
         yield Notice(
-            id=new_id("notice"),
             org_id=drift.org_id,
             kind=NoticeKind.FORECAST_DRIFT,
             severity=severity,
@@ -183,7 +176,6 @@ def drift_alerts(drifts: Iterable[Drift], now: datetime) -> Iterator[Notice]:
 def suspension_notice(org_id: str, entity_id: str, name: str, month: str, now: datetime) -> Notice:
     """An org or environment is suspended, for it has met its month's spending cap."""
     return Notice(
-        id=new_id("notice"),
         org_id=org_id,
         kind=NoticeKind.SUSPENDED,
         severity=Severity.CRITICAL,

@@ -75,7 +75,6 @@ def _begun(finding: Finding, at: datetime, until: datetime) -> Anomaly:
 def notice_of(anomaly: Anomaly, now: datetime) -> Notice:
     """Once for an episode, for operators."""
     return Notice(
-        id=new_id("notice"),
         org_id=None,
         kind=NoticeKind.ANOMALY,
         severity=anomaly.severity,

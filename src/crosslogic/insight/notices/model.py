@@ -2,9 +2,12 @@
 
 from datetime import datetime
 from enum import StrEnum
+from functools import partial
 from typing import Any
 
 import msgspec
+
+from crosslogic.kernel.ids import new_id
 
 
 class NoticeKind(StrEnum):
@@ -37,7 +40,6 @@ class Severity(StrEnum):
 class Notice(msgspec.Struct, frozen=True):
     """One thing to tell. For the same `once` there is never a second notice, whoever raises it how often."""
 
-    id: str
     org_id: str | None  # None: for the operators alone
     kind: NoticeKind
     severity: Severity
@@ -46,6 +48,7 @@ class Notice(msgspec.Struct, frozen=True):
     text: str
     facts: dict[str, Any]  # the numbers, for programs
     at: datetime
+    id: str = msgspec.field(default_factory=partial(new_id, "notice"))
 
 
 class ChannelKind(StrEnum):
